@@ -5,9 +5,52 @@
 //!
 //! - [`packet`]: the unit of media inside a node, shared by every viewer
 //! - [`track`]: what a stream consists of
+//! - [`clock`]: RTP ticks, NTP time and the sender reports that tie them together
+//!
+//! Ingest, per layer:
+//! - [`ingest`]: one layer at ingest, the call per packet
+//! - [`seq`]: sequence numbers that do not wrap
+//! - [`payload`]: frame starts and picture sizes in what payloads tell of themselves
+//! - [`keyframe`]: which packet starts a keyframe
+//! - [`nack`]: what to ask the publisher for again
+//! - [`receive_stats`]: what to report to it
+//! - [`keyframe_request`]: when to ask it for a keyframe
+//!
+//! Fan-out and egress:
+//! - [`ring`]: recent packets of a layer, for NACKs of viewers
+//! - [`layer`]: which layer a viewer gets
+//! - [`rewrite`]: from source numbers to viewer numbers
+//! - [`egress`]: one track of one viewer, the call per viewer and packet
 
+pub mod clock;
+pub mod egress;
+pub mod ingest;
+pub mod keyframe;
+pub mod keyframe_request;
+pub mod layer;
+pub mod nack;
 pub mod packet;
+pub mod payload;
+pub mod receive_stats;
+pub mod rewrite;
+pub mod ring;
+mod sent_window;
+pub mod seq;
+#[cfg(test)]
+mod testing;
 pub mod track;
 
+pub use clock::ReportTime;
+pub use egress::{EgressCounters, Resend, ViewerTrack};
+pub use ingest::{ArrivedRtp, Ingested, LayerIngest};
+pub use keyframe::KeyframeDetector;
+pub use keyframe_request::KeyframeThrottle;
+pub use layer::{LayerMonitor, LayerSelector, Verdict};
+pub use nack::{GapTooWide, NackCounters, NackGenerator};
 pub use packet::{AbsCaptureTime, MediaPacket, PacketExtensions};
+pub use payload::{FrameSize, frame_size, starts_frame, starts_keyframe};
+pub use receive_stats::{ReceiveStats, ReceptionReport};
+pub use rewrite::{Rewritten, SequenceRewriter, Source, SourcePacket};
+pub use ring::{Insert, PacketRing, RingLimits};
+pub use seq::SeqExtender;
 pub use track::{LayerInfo, SourceClock, StreamTracks, TrackInfo};

@@ -1,0 +1,370 @@
+//! One track of one viewer: what it gets of every packet, and under which numbers.
+//!
+//! Joins [`LayerSelector`] and [`SequenceRewriter`] into the one call a shard makes per viewer and packet. Holds no
+//! media: packets stay in the shard's [`PacketRing`](crate::PacketRing). Sealing, RTX numbering and sending are the
+//! transport's.
+
+use std::time::{Duration, Instant};
+
+use ams_types::{ExtSeq, LayerNo};
+
+use crate::layer::{LayerSelector, Verdict};
+use crate::packet::MediaPacket;
+use crate::rewrite::{Rewritten, SequenceRewriter, Source};
+
+/// How often one packet is sent again to one viewer.
+pub const RESENDS_MAX: u8 = 10;
+/// Least time between two answers to NACKs for one packet, however short the round trip.
+pub const RESEND_INTERVAL_MIN: Duration = Duration::from_millis(5);
+/// Packets whose last retransmission is remembered.
+const RESENDS_REMEMBERED: usize = 128;
+
+/// What one viewer got of one track, since it joined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EgressCounters {
+    /// Packets forwarded, without retransmissions.
+    pub packets: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Packets not forwarded because the viewer waited for a keyframe.
+    pub dropped_no_keyframe: u64,
+    /// Packets not forwarded because they were duplicates or came after the viewer had moved on.
+    pub dropped_late: u64,
+    /// Retransmissions granted.
+    pub resent: u64,
+    /// Times the viewer began, resumed or changed its layer.
+    pub switches: u64,
+}
+
+/// A packet that a viewer asks for again; look it up in the ring of its layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resend {
+    /// Which layer's ring has it.
+    pub layer: LayerNo,
+    /// Its number there.
+    pub source_seq: ExtSeq,
+    /// The viewer's number of it: the original sequence number of an RTX payload (RFC 4588 §4).
+    pub viewer_seq: ExtSeq,
+    /// The viewer got it before. If not, pass the packet to [`ViewerTrack::forward`] and send it as an original.
+    ///
+    /// If so, without RTX, it must go out again byte for byte as it was: sealing other bytes under the same number
+    /// (another header extension value, say) gives the key away.
+    pub sent: bool,
+    timestamp: TimestampOf,
+}
+
+/// Keeps how a source timestamp becomes the viewer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TimestampOf(crate::rewrite::SourcePacket);
+
+impl Resend {
+    /// The numbering under which the viewer knows `packet`.
+    pub fn rewritten(&self, packet: &MediaPacket) -> Rewritten {
+        self.timestamp.0.rewritten(packet.timestamp)
+    }
+}
+
+/// One track of one viewer.
+#[derive(Clone, Debug)]
+pub struct ViewerTrack {
+    selector: LayerSelector,
+    rewriter: SequenceRewriter,
+    run: u32,
+    resends: Resends,
+    counters: EgressCounters,
+}
+
+impl ViewerTrack {
+    /// A track that has not begun. `start_seq` (low 15 bits) and `start_timestamp` should be random (RFC 3550 §5.1).
+    pub fn new(clock_rate: u32, start_seq: u16, start_timestamp: u32) -> Self {
+        Self {
+            selector: LayerSelector::default(),
+            rewriter: SequenceRewriter::new(clock_rate, start_seq, start_timestamp),
+            run: 0,
+            resends: Resends::default(),
+            counters: EgressCounters::default(),
+        }
+    }
+
+    // --- the media path ---
+
+    /// The numbers under which the viewer gets this packet of the track; none if it does not get it.
+    ///
+    /// Seal and send it exactly once: no number is ever given out again.
+    pub fn forward(&mut self, packet: &MediaPacket) -> Option<Rewritten> {
+        let source = Source { run: self.run, layer: packet.layer };
+        match self.selector.wants(packet) {
+            Verdict::Forward => {}
+            Verdict::Drop => {
+                self.counters.dropped_no_keyframe += u64::from(self.selector.current().is_none());
+                return None;
+            }
+            Verdict::SwitchHere => {
+                if !self.rewriter.switch_source(source, packet) {
+                    self.counters.dropped_late += 1;
+                    return None;
+                }
+                self.selector.switched(packet.layer);
+                self.counters.switches += 1;
+            }
+        }
+        let Some(rewritten) = self.rewriter.rewrite(source, packet) else {
+            self.counters.dropped_late += 1;
+            return None;
+        };
+        self.counters.packets += 1;
+        self.counters.bytes += packet.payload.len() as u64;
+        Some(rewritten)
+    }
+
+    /// A packet of the present layer is left out on purpose (not lost): the viewer's numbers close over it.
+    pub fn skip(&mut self, packet: &MediaPacket) {
+        self.rewriter.skip(Source { run: self.run, layer: packet.layer }, packet.seq);
+    }
+
+    // --- feedback from the viewer ---
+
+    /// Which packet a NACK for `viewer_seq` asks for; none if it is unknown, was sent again within the last `rtt`, or
+    /// too often.
+    pub fn nack(&mut self, now: Instant, rtt: Duration, viewer_seq: u16) -> Option<Resend> {
+        let found = self.rewriter.source_of(viewer_seq)?;
+        // Rings hold the present run only.
+        if found.source.run != self.run || !self.resends.grant(now, rtt.max(RESEND_INTERVAL_MIN), found.viewer_seq) {
+            return None;
+        }
+        self.counters.resent += 1;
+        Some(Resend {
+            layer: found.source.layer,
+            source_seq: found.seq,
+            viewer_seq: found.viewer_seq,
+            sent: found.sent,
+            timestamp: TimestampOf(found),
+        })
+    }
+
+    // --- decisions of the shard ---
+
+    /// Sets the layer the viewer is to get: that of the track's [`LayerMonitor`](crate::LayerMonitor), or its own.
+    pub fn set_target(&mut self, layer: LayerNo) {
+        self.selector.set_target(layer);
+    }
+
+    /// Forwards nothing until the next keyframe: the viewer is too slow, or media before it is missing for good.
+    ///
+    /// Audio goes on with its next packet.
+    pub fn skip_to_keyframe(&mut self) {
+        self.selector.pause();
+    }
+
+    /// The stream's source begins anew (a new epoch, another publisher): its numbers have nothing to do with the former.
+    ///
+    /// The viewer's own numbers go on, from the next keyframe. Clear the rings, too.
+    pub fn on_source_restart(&mut self) {
+        self.run = self.run.wrapping_add(1);
+        self.selector.pause();
+    }
+
+    // --- what it is doing ---
+
+    /// The layer the viewer is on; none while it waits for a keyframe to begin with.
+    pub fn layer(&self) -> Option<LayerNo> {
+        self.selector.current()
+    }
+
+    /// The layer of which a keyframe is needed, to begin or to change layers: see that it is asked for.
+    pub fn waiting_keyframe(&self) -> Option<LayerNo> {
+        self.selector.waiting_keyframe()
+    }
+
+    /// The viewer's timestamp for one of its present layer, for sender reports; none before the first packet.
+    pub fn timestamp(&self, source_timestamp: u32) -> Option<u32> {
+        self.rewriter.timestamp(source_timestamp)
+    }
+
+    /// What the viewer got so far. Packets and bytes are those of a sender report (RFC 3550 §6.4.1).
+    pub fn counters(&self) -> EgressCounters {
+        self.counters
+    }
+}
+
+/// When packets were last sent again. Of two packets in one place the newer is remembered.
+#[derive(Clone, Debug, Default)]
+struct Resends(Vec<Option<(ExtSeq, Instant, u8)>>);
+
+impl Resends {
+    /// Whether a packet may be sent again now; if so that is remembered.
+    fn grant(&mut self, now: Instant, interval: Duration, seq: ExtSeq) -> bool {
+        // Most viewers never ask: the table comes with the first NACK.
+        self.0.resize(RESENDS_REMEMBERED, None);
+        let Some(place) = self.0.get_mut((seq.0 % RESENDS_REMEMBERED as u64) as usize) else { return false };
+        let times = match place {
+            Some((known, last, times)) if *known == seq => {
+                if *times >= RESENDS_MAX || now.saturating_duration_since(*last) < interval {
+                    return false;
+                }
+                *times
+            }
+            _ => 0,
+        };
+        *place = Some((seq, now, times + 1));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ring::{PacketRing, RingLimits};
+    use crate::testing::{ms, packet, start};
+
+    const RTT: Duration = Duration::from_millis(50);
+
+    fn track() -> ViewerTrack {
+        ViewerTrack::new(90_000, 100, 7000)
+    }
+
+    #[test]
+    fn video_begins_at_a_keyframe() {
+        let (mut track, now) = (track(), start());
+        assert_eq!(track.waiting_keyframe(), Some(LayerNo(0)));
+        assert_eq!(track.forward(&packet(1, 0, now)), None);
+        let first = track.forward(&packet(2, 3000, now).keyframe()).unwrap();
+        assert_eq!(first, Rewritten { seq: ExtSeq(100), timestamp: 7000 });
+        assert_eq!(track.waiting_keyframe(), None);
+        let counters = track.counters();
+        assert_eq!((counters.packets, counters.bytes, counters.dropped_no_keyframe), (1, 100, 1));
+    }
+
+    #[test]
+    fn a_layer_change_waits_for_its_keyframe_and_shows_in_no_number() {
+        let (mut track, now) = (track(), start());
+        let seqs: Vec<_> = [
+            packet(2, 0, now).keyframe(),
+            packet(3, 3000, now + ms(33)),
+            packet(70, 90, now + ms(40)).on_layer(1),
+            packet(71, 90, now + ms(50)).on_layer(1).keyframe(),
+            packet(4, 6000, now + ms(66)),
+            packet(72, 3090, now + ms(83)).on_layer(1),
+        ]
+        .iter()
+        .enumerate()
+        .map(|(n, packet)| {
+            if n == 1 {
+                track.set_target(LayerNo(1));
+                assert_eq!(track.waiting_keyframe(), Some(LayerNo(1)));
+            }
+            track.forward(packet).map(|r| (r.seq.0, r.timestamp))
+        })
+        .collect();
+        let want = [Some((100, 7000)), Some((101, 10_000)), None, Some((102, 11_530)), None, Some((103, 14_530))];
+        assert_eq!(seqs, want);
+        assert_eq!(track.layer(), Some(LayerNo(1)));
+    }
+
+    #[test]
+    fn a_slow_viewer_resumes_at_a_keyframe_without_a_gap() {
+        let (mut track, now) = (track(), start());
+        track.forward(&packet(1, 0, now).keyframe()).unwrap();
+        track.skip_to_keyframe();
+        assert_eq!(track.forward(&packet(2, 3000, now)), None);
+        let next = track.forward(&packet(300, 900_000, now + ms(10_000)).keyframe()).unwrap();
+        assert_eq!(next, Rewritten { seq: ExtSeq(101), timestamp: 907_000 });
+        assert_eq!(track.forward(&packet(2, 3000, now)), None, "from before the pause");
+    }
+
+    #[test]
+    fn a_new_publisher_goes_on_where_the_old_one_stopped() {
+        let (mut track, now) = (track(), start());
+        track.forward(&packet(900, 123_456, now).keyframe()).unwrap();
+        track.on_source_restart();
+        assert_eq!(track.waiting_keyframe(), Some(LayerNo(0)));
+        assert_eq!(track.nack(now, RTT, 100), None, "its packet belongs to a former source");
+        let next = track.forward(&packet(3, 50, now + ms(2000)).keyframe()).unwrap();
+        assert_eq!(next, Rewritten { seq: ExtSeq(101), timestamp: 7000 + 180_000 });
+    }
+
+    #[test]
+    fn a_nack_leads_to_the_ring_once_per_round_trip() {
+        let (mut track, now) = (track(), start());
+        let mut ring = PacketRing::new(RingLimits::VIDEO);
+        for seq in 1..=5 {
+            let packet = Arc::new(packet(seq, seq as u32 * 3000, now).keyframe());
+            ring.insert(packet.clone());
+            assert!(track.forward(&packet).is_some());
+        }
+        let resend = track.nack(now, RTT, 102).unwrap();
+        assert!(resend.sent);
+        let packet = ring.get(resend.source_seq).unwrap();
+        assert_eq!(packet.seq, ExtSeq(3));
+        assert_eq!(resend.rewritten(packet), Rewritten { seq: ExtSeq(102), timestamp: 13_000 });
+        for (name, after, seq, want) in [
+            ("at once again", 0, 102, false),
+            ("another meanwhile", 10, 103, true),
+            ("within the round trip", 49, 102, false),
+            ("after it", 50, 102, true),
+            ("not yet sent", 50, 105, false),
+            ("never sent", 50, 99, false),
+        ] {
+            assert_eq!(track.nack(now + ms(after), RTT, seq).is_some(), want, "{name}");
+        }
+        let granted = (2..50).filter(|n| track.nack(now + ms(50 * n), RTT, 102).is_some()).count();
+        assert_eq!(granted, usize::from(RESENDS_MAX) - 2, "a viewer cannot have it sent for ever");
+    }
+
+    #[test]
+    fn a_packet_the_viewer_never_got_is_an_original() {
+        let (mut track, now) = (track(), start());
+        // The picture's slice overtook its parameter sets, where the keyframe starts.
+        let (parameter_sets, slice) = (packet(1, 0, now).keyframe(), packet(2, 0, now));
+        assert_eq!(track.forward(&slice), None);
+        track.forward(&parameter_sets).unwrap();
+        track.forward(&packet(3, 0, now)).unwrap();
+        let resend = track.nack(now, RTT, 101).unwrap();
+        assert_eq!((resend.sent, resend.source_seq), (false, ExtSeq(2)));
+        assert_eq!(track.forward(&slice).map(|r| r.seq), Some(ExtSeq(101)));
+    }
+
+    #[test]
+    fn audio_begins_at_once_and_never_repeats() {
+        let (mut track, now) = (ViewerTrack::new(48_000, 0x8000, 0), start());
+        let audio = |seq: u64| packet(seq, seq as u32 * 960, now).keyframe();
+        let seqs: Vec<_> = [7, 9, 8, 8, 10].into_iter().map(|s| track.forward(&audio(s)).map(|r| r.seq.0)).collect();
+        assert_eq!(seqs, [Some(0), Some(2), Some(1), None, Some(3)]);
+        assert_eq!(track.counters().dropped_late, 1);
+    }
+
+    proptest! {
+        #[test]
+        fn viewer_numbers_never_skip(choices in vec((0u8..3, any::<bool>(), 0u8..20), 1..300)) {
+            let now = start();
+            let mut track = track();
+            let mut next = [1000u64, 65_530, 131_000];
+            let mut last: Option<Rewritten> = None;
+            for (tick, (target, keyframe, what)) in choices.into_iter().enumerate() {
+                match what {
+                    0 => track.skip_to_keyframe(),
+                    1 => { track.on_source_restart(); next = [5, 65_530, 1 << 40]; }
+                    _ => track.set_target(LayerNo(target)),
+                }
+                for layer in 0..3u8 {
+                    let seq = &mut next[usize::from(layer)];
+                    *seq += 1;
+                    let packet = packet(*seq, *seq as u32 * 3000, now + ms(33 * tick as u64)).on_layer(layer);
+                    let packet = if keyframe { packet.keyframe() } else { packet };
+                    if let Some(rewritten) = track.forward(&packet) {
+                        if let Some(last) = last {
+                            prop_assert_eq!(rewritten.seq.0, last.seq.0 + 1);
+                            prop_assert!(rewritten.timestamp.wrapping_sub(last.timestamp) < 1 << 31);
+                        }
+                        last = Some(rewritten);
+                    }
+                }
+            }
+        }
+    }
+}

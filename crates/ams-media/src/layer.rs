@@ -1,0 +1,263 @@
+//! Which layer of a track a viewer gets.
+//!
+//! [`LayerMonitor`] knows how the layers of a track fare and which is the best; one per track and shard.
+//! [`LayerSelector`] holds one viewer's choice and changes it only where a decoder can follow: at a keyframe.
+
+use std::time::{Duration, Instant};
+
+use ams_types::{Bitrate, LayerNo};
+
+use crate::packet::MediaPacket;
+use crate::track::LAYERS_MAX;
+
+/// A layer without a packet for this long is not offered to viewers.
+pub const LAYER_SILENCE_MAX: Duration = Duration::from_secs(1);
+/// Bitrates are taken over this time.
+const WINDOW: Duration = Duration::from_secs(1);
+/// The first window is shorter, so that the first viewers need not wait for the best layer.
+const FIRST_WINDOW: Duration = Duration::from_millis(300);
+/// A layer replaces the best one, if that lives, when its bitrate is higher by this much, in percent.
+const BETTER_PERCENT: u64 = 125;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Fare {
+    bytes: u64,
+    rate: Bitrate,
+    last_at: Option<Instant>,
+}
+
+impl Fare {
+    fn is_alive(&self, now: Instant) -> bool {
+        self.last_at.is_some_and(|at| now.saturating_duration_since(at) <= LAYER_SILENCE_MAX)
+    }
+}
+
+/// Bitrate and life of a track's layers, and the best of them: the living one with the highest bitrate.
+#[derive(Clone, Debug, Default)]
+pub struct LayerMonitor {
+    fares: [Fare; LAYERS_MAX],
+    window: Option<Instant>,
+    is_past_first: bool,
+    best: Option<LayerNo>,
+}
+
+impl LayerMonitor {
+    /// Counts a packet. Returns the best layer if it is another one than before.
+    pub fn on_packet(&mut self, now: Instant, packet: &MediaPacket) -> Option<LayerNo> {
+        let fare = self.fares.get_mut(usize::from(packet.layer.0))?;
+        fare.bytes += packet.payload.len() as u64;
+        fare.last_at = Some(now);
+        let started = *self.window.get_or_insert(now);
+        let elapsed = now.saturating_duration_since(started);
+        let is_over = elapsed >= if self.is_past_first { WINDOW } else { FIRST_WINDOW };
+        if is_over {
+            let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
+            for fare in &mut self.fares {
+                fare.rate = Bitrate(fare.bytes.saturating_mul(8_000_000) / micros);
+                fare.bytes = 0;
+            }
+            self.window = Some(now);
+            self.is_past_first = true;
+        }
+        let best_is_alive = self.best.is_some_and(|best| self.is_alive(now, best));
+        if best_is_alive && !is_over {
+            return None;
+        }
+        let best = self.choose(now, packet.layer);
+        (self.best.replace(best) != Some(best)).then_some(best)
+    }
+
+    /// The best layer; none before the first packet. The last one stays the best when all have fallen silent.
+    pub fn best(&self) -> Option<LayerNo> {
+        self.best
+    }
+
+    /// Payload bitrate of a layer in the last full window.
+    pub fn bitrate(&self, layer: LayerNo) -> Bitrate {
+        self.fares.get(usize::from(layer.0)).map_or(Bitrate(0), |fare| fare.rate)
+    }
+
+    /// A packet of this layer came within [`LAYER_SILENCE_MAX`].
+    pub fn is_alive(&self, now: Instant, layer: LayerNo) -> bool {
+        self.fares.get(usize::from(layer.0)).is_some_and(|fare| fare.is_alive(now))
+    }
+
+    /// The best layer now; `seen` lives and is taken where nothing else is known.
+    fn choose(&self, now: Instant, seen: LayerNo) -> LayerNo {
+        let layers = (0u8..).map(LayerNo).zip(&self.fares);
+        let fastest = layers.filter(|(_, fare)| fare.is_alive(now)).max_by_key(|(_, fare)| fare.rate);
+        let Some((fastest, fare)) = fastest.filter(|(_, fare)| fare.rate.0 > 0) else {
+            return self.best.filter(|best| self.is_alive(now, *best)).unwrap_or(seen);
+        };
+        match self.best {
+            Some(best) if self.is_alive(now, best) => {
+                let needed = self.bitrate(best).0.saturating_mul(BETTER_PERCENT) / 100;
+                if fare.rate.0 > needed { fastest } else { best }
+            }
+            _ => fastest,
+        }
+    }
+}
+
+/// What to do with a packet for one viewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is of the viewer's layer.
+    Forward,
+    /// It is of a layer the viewer is not on, or of no use without a keyframe.
+    Drop,
+    /// The viewer begins here, or changes its layer here.
+    SwitchHere,
+}
+
+/// One viewer's layer of one track.
+///
+/// A viewer without a layer begins at any keyframe, to have a picture soon, and moves on to its target at that layer's
+/// next keyframe. Audio, where every packet counts as a keyframe, begins at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LayerSelector {
+    current: Option<LayerNo>,
+    target: Option<LayerNo>,
+}
+
+impl LayerSelector {
+    /// Sets the layer the viewer is to get; the change comes at its next keyframe.
+    pub fn set_target(&mut self, target: LayerNo) {
+        self.target = Some(target);
+    }
+
+    /// Decides on a packet; [`switched`](Self::switched) is to follow [`Verdict::SwitchHere`] if it was heeded.
+    pub fn wants(&self, packet: &MediaPacket) -> Verdict {
+        if self.current == Some(packet.layer) {
+            Verdict::Forward
+        } else if packet.keyframe && (self.current.is_none() || self.target == Some(packet.layer)) {
+            Verdict::SwitchHere
+        } else {
+            Verdict::Drop
+        }
+    }
+
+    /// The viewer is on this layer now.
+    pub fn switched(&mut self, layer: LayerNo) {
+        self.current = Some(layer);
+    }
+
+    /// The viewer has no layer until the next keyframe.
+    pub fn pause(&mut self) {
+        self.current = None;
+    }
+
+    /// The layer the viewer is on; none while it waits for a keyframe.
+    pub fn current(&self) -> Option<LayerNo> {
+        self.current
+    }
+
+    /// The layer whose keyframe the viewer waits for; none if it has what it is to get.
+    pub fn waiting_keyframe(&self) -> Option<LayerNo> {
+        match (self.current, self.target) {
+            (None, target) => Some(target.unwrap_or_default()),
+            (Some(current), Some(target)) if current != target => Some(target),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ms, packet, start};
+
+    /// Feeds one packet per ms and layer for `millis`; layer `n` sends `rates[n]` packets of 100 bytes per 10 ms.
+    fn feed(monitor: &mut LayerMonitor, from: Instant, millis: u64, rates: &[u64]) -> Vec<(u64, u8)> {
+        let mut changes = Vec::new();
+        for at in (0..millis).step_by(10) {
+            let now = from + ms(at);
+            for (layer, rate) in (0u8..).zip(rates) {
+                for _ in 0..*rate {
+                    let change = monitor.on_packet(now, &packet(0, 0, now).on_layer(layer));
+                    changes.extend(change.map(|best| (at, best.0)));
+                }
+            }
+        }
+        changes
+    }
+
+    #[test]
+    fn the_best_layer_is_the_living_one_with_the_highest_bitrate() {
+        let begin = start();
+        let mut monitor = LayerMonitor::default();
+        assert_eq!(monitor.best(), None);
+        let changes = feed(&mut monitor, begin, 5000, &[1, 3, 10]);
+        assert_eq!(changes, [(0, 0), (300, 2)]);
+        assert!(monitor.bitrate(LayerNo(2)).0.abs_diff(800_000) < 20_000, "{}", monitor.bitrate(LayerNo(2)));
+        let changes = feed(&mut monitor, begin + ms(5000), 5000, &[1, 3, 0]);
+        assert!(matches!(changes[..], [(990..=1010, 1)]), "{changes:?}");
+        let changes = feed(&mut monitor, begin + ms(10_000), 5000, &[1, 3, 10]);
+        assert!(matches!(changes[..], [(0..=2000, 2)]), "{changes:?}");
+    }
+
+    #[test]
+    fn layers_of_nearly_one_bitrate_do_not_take_turns() {
+        let begin = start();
+        let mut monitor = LayerMonitor::default();
+        feed(&mut monitor, begin, 1000, &[10, 9]);
+        for second in 1..10 {
+            let rates: &[u64] = if second % 2 == 0 { &[10, 9] } else { &[9, 10] };
+            assert_eq!(feed(&mut monitor, begin + ms(1000 * second), 1000, rates), []);
+        }
+    }
+
+    #[test]
+    fn when_all_fall_silent_the_first_to_return_is_taken() {
+        let begin = start();
+        let mut monitor = LayerMonitor::default();
+        feed(&mut monitor, begin, 2000, &[1, 3]);
+        assert_eq!(monitor.best(), Some(LayerNo(1)));
+        assert_eq!(feed(&mut monitor, begin + ms(9000), 10, &[1]), [(0, 0)]);
+        assert!(!monitor.is_alive(begin + ms(9000), LayerNo(1)));
+    }
+
+    #[test]
+    fn a_layer_beyond_the_limit_is_ignored() {
+        let now = start();
+        let mut monitor = LayerMonitor::default();
+        assert_eq!(monitor.on_packet(now, &packet(0, 0, now).on_layer(200)), None);
+        assert_eq!((monitor.best(), monitor.bitrate(LayerNo(200))), (None, Bitrate(0)));
+    }
+
+    #[test]
+    fn a_viewer_changes_layers_at_keyframes_only() {
+        let now = start();
+        let delta = |layer| packet(0, 0, now).on_layer(layer);
+        let key = |layer| delta(layer).keyframe();
+        for (name, current, target, packet, want) in [
+            ("not begun, no keyframe", None, Some(1), delta(1), Verdict::Drop),
+            ("not begun, keyframe of the target", None, Some(1), key(1), Verdict::SwitchHere),
+            ("not begun, keyframe of another", None, Some(1), key(0), Verdict::SwitchHere),
+            ("not begun, no target", None, None, key(0), Verdict::SwitchHere),
+            ("present layer", Some(0), Some(0), delta(0), Verdict::Forward),
+            ("present layer, keyframe", Some(0), Some(0), key(0), Verdict::Forward),
+            ("present layer while waiting for another", Some(0), Some(1), delta(0), Verdict::Forward),
+            ("target, no keyframe", Some(0), Some(1), delta(1), Verdict::Drop),
+            ("target, keyframe", Some(0), Some(1), key(1), Verdict::SwitchHere),
+            ("neither", Some(0), Some(1), key(2), Verdict::Drop),
+        ] {
+            let selector = LayerSelector { current: current.map(LayerNo), target: target.map(LayerNo) };
+            assert_eq!(selector.wants(&packet), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn it_says_whose_keyframe_it_waits_for() {
+        for (name, current, target, want) in [
+            ("not begun", None, Some(2), Some(2)),
+            ("not begun, no target", None, None, Some(0)),
+            ("content", Some(1), Some(1), None),
+            ("content without a target", Some(1), None, None),
+            ("on its way", Some(1), Some(2), Some(2)),
+        ] {
+            let selector = LayerSelector { current: current.map(LayerNo), target: target.map(LayerNo) };
+            assert_eq!(selector.waiting_keyframe(), want.map(LayerNo), "{name}");
+        }
+    }
+}
