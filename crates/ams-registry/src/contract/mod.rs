@@ -1,0 +1,86 @@
+//! The contract suite: what every registry must do, run against each of them.
+//!
+//! Memory and SQLite always run. MongoDB runs where `AMS_TEST_MONGO` (a standalone server) and `AMS_TEST_MONGO_RS`
+//! (a replica set) name a server; unset, that is said aloud, once each.
+//!
+//! - `bench`: two connections to one fresh registry, and a look behind its back
+//! - `claims`, `races`, `records`, `documents`, `nodes`: the cases
+
+pub(crate) mod bench;
+mod claims;
+mod documents;
+mod nodes;
+mod races;
+mod records;
+
+use bench::{Bench, Kind};
+
+/// Runs every case of every module against every kind of registry.
+macro_rules! contract {
+    ($( $module:ident: { $( $case:ident ),* $(,)? } )*) => {
+        contract!(@kind memory Memory { $( $module: { $( $case ),* } )* });
+        contract!(@kind sqlite SqliteFile { $( $module: { $( $case ),* } )* });
+        contract!(@kind mongo_standalone MongoStandalone { $( $module: { $( $case ),* } )* });
+        contract!(@kind mongo_replica_set MongoReplicaSet { $( $module: { $( $case ),* } )* });
+    };
+    (@kind $kind_module:ident $kind:ident { $( $module:ident: { $( $case:ident ),* } )* }) => {
+        mod $kind_module {
+            use super::*;
+            $( $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    if let Some(bench) = Bench::open(Kind::$kind).await {
+                        super::$module::$case(&bench).await;
+                        bench.close().await;
+                    }
+                }
+            )* )*
+        }
+    };
+}
+
+contract! {
+    claims: {
+        an_unknown_id_gets_a_record_that_goes_with_its_publication,
+        a_record_made_by_rest_outlives_its_publications,
+        an_id_that_is_held_is_refused_and_the_holder_named,
+        a_stale_publication_can_be_taken_and_then_has_no_say,
+        a_restarted_node_takes_its_streams_back_at_once,
+        a_claim_whose_answer_was_lost_can_be_repeated,
+        a_dead_nodes_stream_can_be_taken_at_once,
+        a_newcomer_may_replace_exactly_one_publication,
+        epochs_rise_over_deletion_and_a_clock_that_runs_back,
+        another_program_that_takes_a_stream_over_ends_our_lease,
+        a_stream_ended_by_others_cannot_be_confirmed,
+        a_heartbeat_changes_only_what_it_names,
+        a_dead_nodes_stream_can_be_ended_by_any_node,
+        leftovers_of_an_earlier_run_are_cleaned,
+    }
+    races: {
+        of_two_claims_at_once_exactly_one_is_granted,
+        epochs_of_successive_publications_rise_under_contention,
+        of_two_that_make_a_record_one_does,
+    }
+    records: {
+        an_upsert_says_what_it_did,
+        an_upsert_leaves_a_running_publication_alone,
+        unknown_fields_outlive_every_write,
+        lists_are_ordered_bounded_and_counted,
+        the_waiting_list_hears_only_of_streams_that_can_be_played,
+        viewer_counts_are_set_for_one_publication_only,
+        applications_are_apart_whatever_their_case,
+        deleting_takes_the_renditions_along,
+        a_closed_registry_says_so,
+    }
+    documents: {
+        a_document_with_wrong_types_can_be_read_listed_and_claimed,
+        a_document_with_missing_fields_has_defaults,
+        renditions_of_others_do_not_lead_anywhere,
+    }
+    nodes: {
+        a_node_is_listed_until_it_is_removed,
+        a_heartbeat_keeps_fields_of_others,
+        a_node_without_a_name_is_refused,
+        a_broken_row_does_not_hide_the_others,
+    }
+}
