@@ -1,0 +1,89 @@
+// A browser watches by WHEP, with a client of thirty lines of its own.
+//
+//   drive whep.mjs --url http://127.0.0.1:5081/WebRTCAppEE/whep/stream1 [--browser chromium|firefox] [--seconds 5]
+//                  [--codec VP8|H264|VP9|AV1] [--token T]
+//
+// The result has what was seen and heard, the status and headers of the answer, and the status of the DELETE.
+import { launch, openPage } from "./lib/browser.mjs";
+import { emit, lasting, options, run, until } from "./lib/driver.mjs";
+import { summary, watch } from "./lib/probe.mjs";
+import { serveLocally } from "./lib/static.mjs";
+
+const option = options({
+  url: "",
+  browser: "chromium",
+  seconds: 5,
+  codec: "",
+  token: "",
+  startDeadline: 20,
+  deadline: 300,
+});
+
+const PAGE = `<title>WHEP</title><video id="video" autoplay playsinline></video>`;
+
+/** Runs in the page. */
+async function start({ url, codec, token }) {
+  const peer = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+  const video = document.getElementById("video");
+  const stream = new MediaStream();
+  video.srcObject = stream;
+  peer.ontrack = ({ track }) => stream.addTrack(track);
+  peer.addTransceiver("audio", { direction: "recvonly" });
+  const picture = peer.addTransceiver("video", { direction: "recvonly" });
+  if (codec) {
+    const all = RTCRtpReceiver.getCapabilities("video").codecs;
+    const wanted = all.filter(({ mimeType }) => mimeType.toLowerCase() === `video/${codec.toLowerCase()}`);
+    if (wanted.length === 0) return { failed: `this browser has no ${codec}` };
+    picture.setCodecPreferences([...wanted, ...all.filter(({ mimeType }) => /rtx|red|ulpfec/i.test(mimeType))]);
+  }
+  await peer.setLocalDescription(await peer.createOffer());
+  await new Promise((resolve) => {
+    const check = () => peer.iceGatheringState === "complete" && resolve();
+    peer.onicegatheringstatechange = check;
+    setTimeout(resolve, 1000);
+    check();
+  });
+  const authorization = token ? { authorization: `Bearer ${token}` } : {};
+  const response = await fetch(url, {
+    method: "POST",
+    headers: { "content-type": "application/sdp", ...authorization },
+    body: peer.localDescription.sdp,
+  });
+  const headers = Object.fromEntries(
+    ["location", "etag", "content-type", "link", "retry-after"].map((name) => [name, response.headers.get(name)]),
+  );
+  const body = await response.text();
+  if (response.status !== 201)
+    return { failed: `status ${response.status}: ${body.slice(0, 300)}`, status: response.status, headers };
+  await peer.setRemoteDescription({ type: "answer", sdp: body });
+  const session = headers.location ? new URL(headers.location, response.url).href : undefined;
+  window.finish = async () => {
+    peer.close();
+    if (!session) return undefined;
+    const gone = await fetch(session, { method: "DELETE", headers: authorization });
+    await gone.text();
+    return gone.status;
+  };
+  return { status: response.status, headers, session };
+}
+
+await run(option.deadline, async () => {
+  const base = await serveLocally({ "/whep": PAGE });
+  const browser = await launch(option.browser);
+  const { page, complaints } = await openPage(browser);
+  await page.goto(`${base}/whep`);
+  await page.evaluate(() => window.amsProbe.arm("#video"));
+  const answer = await page.evaluate(start, { url: option.url, codec: option.codec, token: option.token });
+  if (answer.failed) return { ok: false, why: answer.failed, ...answer, complaints };
+  emit("answered", answer);
+  const first = await until(
+    async () => (await page.evaluate(() => window.amsProbe.sample("#video"))).firstFrameMs,
+    option.startDeadline * 1000,
+    50,
+  );
+  if (first === undefined) return { ok: false, why: "no frame was shown", ...answer, complaints };
+  emit("playing", { firstFrameMs: first });
+  const seen = summary(await watch(page, "#video", lasting(option.seconds)));
+  const deleted = await page.evaluate(() => window.finish());
+  return { ...seen, ...answer, deleted, complaints };
+});
