@@ -224,17 +224,31 @@ pub trait Node: Send + Sync + 'static {
     fn viewer_answer(&self, session: &SessionId, sdp: String) -> BoxFuture<'_, Result<(), Refusal>>;
 
     /// Opens a viewer session from the viewer's own offer (WHEP order).
-    fn open_viewer_with_offer(&self, request: PlayRequest, sdp: String) -> BoxFuture<'_, Result<Opened<Answer>, Refusal>>;
+    fn open_viewer_with_offer(
+        &self,
+        request: PlayRequest,
+        sdp: String,
+    ) -> BoxFuture<'_, Result<Opened<Answer>, Refusal>>;
 
     /// A remote candidate. The node is ICE-lite and needs none; they are counted for diagnosis.
     fn remote_candidate(&self, session: &SessionId, candidate: &str);
 
     /// ICE restart: new remote credentials in, our new ones out, both as SDP fragments (RFC 8840).
     /// `if_match` is `*` or the current tag.
-    fn restart_ice(&self, session: &SessionId, if_match: String, fragment: String) -> BoxFuture<'_, Result<Answer, Refusal>>;
+    fn restart_ice(
+        &self,
+        session: &SessionId,
+        if_match: String,
+        fragment: String,
+    ) -> BoxFuture<'_, Result<Answer, Refusal>>;
 
     /// Trickled candidates as an SDP fragment; refused when the tag is stale.
-    fn trickle(&self, session: &SessionId, if_match: Option<String>, fragment: String) -> BoxFuture<'_, Result<(), Refusal>>;
+    fn trickle(
+        &self,
+        session: &SessionId,
+        if_match: Option<String>,
+        fragment: String,
+    ) -> BoxFuture<'_, Result<(), Refusal>>;
 
     /// Ends a session. Unknown sessions are ignored; returns whether there was one.
     fn close(&self, session: &SessionId, reason: EndReason) -> BoxFuture<'_, bool>;
@@ -256,4 +270,9 @@ pub trait Node: Send + Sync + 'static {
 
     /// Readiness, check by check.
     fn readiness(&self) -> Vec<Check>;
+
+    /// The node's figures in the Prometheus text format.
+    fn metrics(&self) -> BoxFuture<'_, String> {
+        Box::pin(std::future::ready(String::new()))
+    }
 }

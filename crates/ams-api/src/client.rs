@@ -1,0 +1,119 @@
+//! Who is asking: the client's address behind balancers, and its name for itself.
+//!
+//! Owns the rule which headers are believed. `X-Forwarded-For` is read from its right end, because a client can write
+//! anything to the left of what the nearest proxy adds; `X-Real-IP` counts only where there is no `X-Forwarded-For`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use axum::extract::ConnectInfo;
+use http::{Extensions, HeaderMap, header};
+use ipnet::IpNet;
+
+use crate::port::{Caller, Door};
+
+/// Longest kept `User-Agent`, in bytes.
+const USER_AGENT_LEN_MAX: usize = 256;
+/// Most `X-Forwarded-For` hops that are looked at.
+const HOPS_MAX: usize = 16;
+
+/// The client's address as far as it can be known; put into every request's extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClientAddr(pub(crate) IpAddr);
+
+impl ClientAddr {
+    /// From the connection and, if it comes from a trusted proxy, the headers.
+    pub(crate) fn find(extensions: &Extensions, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
+        let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
+        Self(resolve(peer.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), headers, trusted))
+    }
+}
+
+pub(crate) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|net| net.contains(&address))
+}
+
+fn resolve(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    if !is_trusted(peer, trusted) {
+        return peer;
+    }
+    let forwarded: Vec<&str> =
+        headers.get_all("x-forwarded-for").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).collect();
+    if forwarded.is_empty() {
+        return headers.get("x-real-ip").and_then(|v| v.to_str().ok()).and_then(parse).unwrap_or(peer);
+    }
+    let mut nearest = peer;
+    for hop in forwarded.into_iter().rev().take(HOPS_MAX) {
+        let Some(address) = parse(hop) else { break };
+        nearest = address;
+        if !is_trusted(address, trusted) {
+            break;
+        }
+    }
+    nearest
+}
+
+/// An address, with or without port or brackets.
+fn parse(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let address = text
+        .parse::<IpAddr>()
+        .ok()
+        .or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()))
+        .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())?;
+    Some(address.to_canonical())
+}
+
+/// The caller of a request.
+pub(crate) fn caller(door: Door, client: ClientAddr, headers: &HeaderMap) -> Caller {
+    let agent = headers.get(header::USER_AGENT).map(|v| String::from_utf8_lossy(v.as_bytes())).unwrap_or_default();
+    let end = (0..=USER_AGENT_LEN_MAX.min(agent.len())).rev().find(|at| agent.is_char_boundary(*at)).unwrap_or(0);
+    let user_agent = agent.chars().scan(0, |used, c| {
+        *used += c.len_utf8();
+        (*used <= end).then_some(if c.is_control() { ' ' } else { c })
+    });
+    Caller { door, remote_ip: client.0, user_agent: user_agent.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ApiConfig;
+
+    #[test]
+    fn headers_are_believed_only_from_proxies() {
+        let trusted = ApiConfig::default().trusted_proxies;
+        for (name, peer, forwarded, real, want) in [
+            ("no headers", "203.0.113.5", None, None, "203.0.113.5"),
+            ("stranger with headers", "203.0.113.5", Some("198.51.100.1"), Some("198.51.100.2"), "203.0.113.5"),
+            ("balancer", "10.0.0.7", Some("198.51.100.1"), None, "198.51.100.1"),
+            ("forged left part", "10.0.0.7", Some("1.2.3.4, 198.51.100.1"), None, "198.51.100.1"),
+            ("two proxies", "10.0.0.7", Some("198.51.100.1, 10.0.0.9"), None, "198.51.100.1"),
+            ("only private hops", "127.0.0.1", Some("192.168.0.4"), None, "192.168.0.4"),
+            ("real ip alone", "127.0.0.1", None, Some("198.51.100.2"), "198.51.100.2"),
+            ("forwarded wins over real ip", "127.0.0.1", Some("198.51.100.1"), Some("1.1.1.1"), "198.51.100.1"),
+            ("with a port", "10.0.0.7", Some("198.51.100.1:4711"), None, "198.51.100.1"),
+            ("IPv6 in brackets", "::1", Some("[2001:db8::1]"), None, "2001:db8::1"),
+            ("IPv6 with a port", "::1", Some("[2001:db8::1]:80"), None, "2001:db8::1"),
+            ("mapped IPv4", "10.0.0.7", Some("::ffff:198.51.100.1"), None, "198.51.100.1"),
+            ("garbage", "10.0.0.7", Some("unknown"), None, "10.0.0.7"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (key, value) in [("x-forwarded-for", forwarded), ("x-real-ip", real)] {
+                if let Some(value) = value {
+                    headers.insert(key, value.parse().unwrap());
+                }
+            }
+            let got = resolve(peer.parse().unwrap(), &headers, &trusted);
+            assert_eq!(got, want.parse::<IpAddr>().unwrap(), "{name}");
+        }
+    }
+
+    #[test]
+    fn user_agents_are_cut_and_cleaned() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::USER_AGENT, "ø".repeat(200).parse::<http::HeaderValue>().unwrap());
+        let client = ClientAddr(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let agent = caller(Door::Http, client, &headers).user_agent;
+        assert_eq!((agent.len(), agent.chars().count()), (256, 128));
+    }
+}

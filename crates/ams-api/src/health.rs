@@ -1,0 +1,57 @@
+//! Is the process alive, and should it get traffic: `/healthz`, `/readyz`, and AMS's `/rest/v2/liveness`.
+//!
+//! Owns the answers' shape. Liveness never asks the registry: a database outage must not restart nodes.
+
+use axum::extract::{RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::state::Shared;
+
+pub(crate) async fn healthz(State(state): State<Shared>) -> Response {
+    match state.node.alive() {
+        true => answer(StatusCode::OK, &json!({"status": "ok"})),
+        false => answer(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "failed"})),
+    }
+}
+
+pub(crate) async fn readyz(State(state): State<Shared>, RawQuery(query): RawQuery) -> Response {
+    let checks = state.node.readiness();
+    let stopping = state.announced.is_cancelled();
+    let ready = !stopping && checks.iter().all(|check| check.ok || !check.required);
+    let mut body = json!({"status": if ready { "ready" } else { "not ready" }});
+    let verbose = query.is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")));
+    if verbose || !ready {
+        let rows = checks.iter().map(
+            |check| json!({"name": check.name, "ok": check.ok, "required": check.required, "detail": check.detail}),
+        );
+        body["checks"] = rows.collect();
+    }
+    if stopping {
+        body["detail"] = "this node is stopping".into();
+    }
+    answer(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
+}
+
+pub(crate) async fn liveness(State(state): State<Shared>) -> Response {
+    match state.node.alive() {
+        true => answer(StatusCode::OK, &json!({"host": state.host_name, "status": "ok"})),
+        false => answer(StatusCode::INTERNAL_SERVER_ERROR, &json!({"host": "unknown", "status": "error"})),
+    }
+}
+
+/// AMS's version object. Its tools look for "Enterprise Edition" before they use a cluster.
+pub(crate) async fn version() -> Response {
+    let body = json!({
+        "versionName": env!("CARGO_PKG_VERSION"),
+        "versionType": "Enterprise Edition",
+        "buildNumber": "0",
+    });
+    answer(StatusCode::OK, &body)
+}
+
+fn answer(status: StatusCode, body: &Value) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, body.to_string()).into_response()
+}

@@ -1,0 +1,144 @@
+//! Relay links: those this node dials to pull, and those edges dial to be served.
+//!
+//! Owns dialling and accepting, handshakes included; an established link moves to a shard. One link per origin, however
+//! many streams and however many ask at once.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ams_relay::{Connected, RelayError, accept, dial};
+use ams_types::StreamKey;
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, Semaphore};
+use tracing::{debug, info, warn};
+
+use super::NodeCore;
+use super::directory::Origin;
+use crate::shard::protocol::{LinkId, LinkSetup, LinkSide, ShardCommand, ShardNo};
+
+/// Longest wait for an origin to take a link; a viewer is waiting for it.
+const DIAL_TIMEOUT: Duration = Duration::from_millis(1000);
+/// Connections in their handshake at one time.
+const HANDSHAKES_MAX: usize = 128;
+
+/// A link to an origin, once there is one. The lock coalesces those who want it at one time.
+type Slot = Arc<Mutex<Option<(LinkId, ShardNo)>>>;
+
+/// Links this node dialled, by origin.
+#[derive(Default)]
+pub(super) struct OriginLinks {
+    slots: Mutex<HashMap<(String, u16), Slot>>,
+    next_shard: AtomicUsize,
+}
+
+impl NodeCore {
+    /// The link to an origin; dials it if there is none. An error is a sentence.
+    pub(super) async fn link_to(&self, host: &str, port: u16) -> Result<(LinkId, ShardNo), String> {
+        let slot = Arc::clone(self.links.slots.lock().await.entry((host.to_owned(), port)).or_default());
+        let mut link = slot.lock().await;
+        if let Some((id, shard)) = *link
+            && self.directory().links.contains_key(&id)
+        {
+            return Ok((id, shard));
+        }
+        let deadline = Instant::now() + DIAL_TIMEOUT;
+        let resolved = tokio::time::timeout_at(deadline.into(), tokio::net::lookup_host((host, port))).await;
+        let address = match resolved {
+            Ok(Ok(mut addresses)) => addresses.next().ok_or_else(|| format!("{host} has no address"))?,
+            Ok(Err(error)) => return Err(format!("{host} cannot be resolved: {error}")),
+            Err(_) => return Err(format!("{host} was not resolved in time")),
+        };
+        let connected = dial(address, &self.relay_identity, None, deadline).await.map_err(|error| {
+            warn!(%address, %error, "cannot link to origin");
+            error.to_string()
+        })?;
+        info!(%address, node_id = %connected.peer.node_id, "linked to origin");
+        let placed = self.place_link(LinkSide::Pull, connected).await.map_err(|e| e.to_string())?;
+        *link = Some(placed);
+        Ok(placed)
+    }
+
+    /// Gives an established link to a shard.
+    async fn place_link(&self, side: LinkSide, connected: Connected) -> std::io::Result<(LinkId, ShardNo)> {
+        let connected = connected.into_std()?;
+        let link = self.next_link();
+        let shard = ShardNo((self.links.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len()) as u8);
+        self.directory().links.insert(link, shard);
+        let setup =
+            LinkSetup { link, side, stream: connected.stream, peer: connected.peer, leftover: connected.leftover };
+        self.command(shard, ShardCommand::AddLink(Box::new(setup))).await;
+        Ok((link, shard))
+    }
+
+    /// The shard a link is on.
+    pub(super) fn link_shard(&self, link: LinkId) -> Option<ShardNo> {
+        self.directory().links.get(&link).copied()
+    }
+
+    /// A link broke: what it served is let go, what it brought has ended.
+    pub(super) async fn link_down(&self, link: LinkId, side: LinkSide, remote: SocketAddr, sentence: &str) {
+        let (served, pulled) = {
+            let mut directory = self.directory();
+            let served: Vec<StreamKey> =
+                directory.streams.iter().filter(|(_, s)| s.served.contains(&link)).map(|(k, _)| k.clone()).collect();
+            let idle: Vec<_> = served.iter().map(|key| directory.unserve(Instant::now(), link, key)).collect();
+            let pulled: Vec<StreamKey> = directory
+                .streams
+                .iter()
+                .filter(|(_, s)| matches!(s.origin, Origin::Pulled { link: Some(l), .. } if l == link))
+                .map(|(k, _)| k.clone())
+                .collect();
+            directory.links.remove(&link);
+            (idle, pulled)
+        };
+        match side {
+            LinkSide::Pull => warn!(%remote, reason = sentence, streams = pulled.len(), "link to origin is down"),
+            LinkSide::Serve => info!(%remote, reason = sentence, "link to edge is down"),
+        }
+        for idle in served {
+            self.drop_replica(idle).await;
+        }
+        for key in pulled {
+            self.pull_ended(&key, link, sentence).await;
+        }
+    }
+
+    /// Takes edges' links until the node stops.
+    pub(super) async fn accept_links(self: Arc<Self>, listener: TcpListener) {
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        loop {
+            let accepted = tokio::select! {
+                () = self.cancel.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, remote) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    warn!(%error, "cannot accept a relay connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            // More than that at once is no cluster; whoever is over it tries again.
+            let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else { continue };
+            let node = Arc::clone(&self);
+            self.tasks.spawn(async move {
+                let _permit = permit;
+                let deadline = Instant::now() + node.config.relay_link.handshake_timeout;
+                match accept(stream, &node.relay_identity, deadline).await {
+                    Ok(connected) => {
+                        info!(%remote, node_id = %connected.peer.node_id, "edge linked");
+                        if let Err(error) = node.place_link(LinkSide::Serve, connected).await {
+                            warn!(%remote, %error, "cannot keep an edge's link");
+                        }
+                    }
+                    Err(RelayError::Closed) => debug!(%remote, "relay connection closed before its handshake"),
+                    Err(error) => warn!(%remote, %error, "relay link refused"),
+                }
+            });
+        }
+    }
+}

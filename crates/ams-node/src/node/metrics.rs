@@ -1,0 +1,94 @@
+//! The node's figures in the Prometheus text format.
+//!
+//! Owns names, help texts and types. Labels are few; a stream's or viewer's name is never one.
+
+use std::fmt::Write as _;
+
+use tokio::sync::oneshot;
+
+use super::NodeCore;
+use crate::shard::protocol::{Census, ShardCommand};
+
+/// Whether a figure only rises.
+#[derive(Clone, Copy)]
+enum Kind {
+    Gauge,
+    Counter,
+}
+
+type Row = (&'static str, Kind, &'static str, fn(&Census) -> u64);
+
+/// Figures of all shards together.
+const ROWS: [Row; 17] = [
+    ("ams_publishers", Kind::Gauge, "Publishers' transports.", |c| c.publishers as u64),
+    ("ams_viewers", Kind::Gauge, "Viewers' transports.", |c| c.viewers as u64),
+    ("ams_streams", Kind::Gauge, "Streams on this node, published and pulled, once per shard.", |c| c.streams as u64),
+    ("ams_relay_links", Kind::Gauge, "Relay links, dialled and accepted.", |c| c.links as u64),
+    ("ams_relay_streams_served", Kind::Gauge, "Streams sent to edges, over all links.", |c| c.served as u64),
+    ("ams_media_addresses", Kind::Gauge, "Addresses datagrams are mapped to peers by.", |c| c.addresses as u64),
+    ("ams_relay_packets_sent_total", Kind::Counter, "Media packets put on relay links.", |c| c.relay_packets_out),
+    ("ams_relay_packets_received_total", Kind::Counter, "Media packets that came over relay links.", |c| {
+        c.relay_packets_in
+    }),
+    ("ams_relay_packets_dropped_total", Kind::Counter, "Media packets dropped because a relay link was slow.", |c| {
+        c.relay_packets_dropped
+    }),
+    ("ams_egress_packets_total", Kind::Counter, "Packets sent to viewers.", |c| c.egress_packets),
+    ("ams_retransmissions_total", Kind::Counter, "Packets sent to viewers again.", |c| c.retransmissions),
+    ("ams_keyframe_requests_total", Kind::Counter, "Keyframe requests sent to publishers.", |c| c.keyframe_requests),
+    ("ams_datagrams_unknown_total", Kind::Counter, "Datagrams no peer was found for.", |c| c.unknown_datagrams),
+    (
+        "ams_datagrams_refused_total",
+        Kind::Counter,
+        "Datagrams refused: wrong integrity, forged, replayed, malformed.",
+        |c| c.refused_datagrams,
+    ),
+    ("ams_sends_blocked_total", Kind::Counter, "Sends the kernel would not take.", |c| c.send_blocked),
+    ("ams_events_waiting", Kind::Gauge, "Shard events the control runtime has not taken yet.", |c| {
+        c.events_waiting as u64
+    }),
+    ("ams_media_ring_drops_total", Kind::Counter, "Turns of media lost between shards.", |c| c.ring_drops),
+];
+
+impl NodeCore {
+    /// What all shards hold together.
+    pub(super) async fn census(&self) -> Census {
+        let mut sum = Census::default();
+        for shard in &self.shards {
+            let (reply, answer) = oneshot::channel();
+            if shard.commands.send(ShardCommand::Census(reply)).await.is_ok()
+                && let Ok(census) = answer.await
+            {
+                sum.add(&census);
+            }
+        }
+        sum
+    }
+
+    /// The figures as text.
+    pub(super) async fn metrics(&self) -> String {
+        let census = self.census().await;
+        let mut text = String::new();
+        let mut row = |name: &str, kind: Kind, help: &str, value: u64| {
+            let kind = match kind {
+                Kind::Gauge => "gauge",
+                Kind::Counter => "counter",
+            };
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+        };
+        for (name, kind, help, value) in ROWS {
+            row(name, kind, help, value(&census));
+        }
+        let (sessions, waiting) = {
+            let directory = self.directory();
+            (directory.sessions.len() as u64, directory.waiting.values().sum::<usize>() as u64)
+        };
+        row("ams_sessions", Kind::Gauge, "Sessions, connected or not.", sessions);
+        row("ams_waiting", Kind::Gauge, "Places on the waiting list.", waiting);
+        let registry = self.registry.stats();
+        row("ams_registry_calls_total", Kind::Counter, "Calls to the registry.", registry.calls);
+        row("ams_registry_failures_total", Kind::Counter, "Calls to the registry that failed.", registry.failed);
+        text
+    }
+}

@@ -1,0 +1,119 @@
+//! The control side of a node: what is published, played and pulled here, and who is told.
+//!
+//! Owns the directory, the shards' handles, the registry client and every control task. Media never passes through
+//! here. Implements [`ams_api::port::Node`]; see ARCHITECTURE.md, "The path of one request".
+//!
+//! - [`directory`]: what is held, as plain data
+//! - [`publish`], [`play`], [`serve`]: the three things a stream does here: come in, go out to viewers, go out to edges
+//! - [`links`]: relay links to origins, and those of edges to us
+//! - [`events`]: what shards report
+//! - [`metrics`]: figures
+//! - [`registry_tasks`]: heartbeats, the waiting list
+//! - [`port`]: the port for the API
+//! - [`run`]: start and stop, in order
+
+pub mod directory;
+mod events;
+mod links;
+mod metrics;
+mod play;
+mod port;
+mod publish;
+mod registry_tasks;
+pub mod run;
+mod serve;
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ams_api::port::SessionId;
+use ams_registry::Registry;
+use ams_relay::HandshakeConfig;
+use ams_rtc::dtls::DtlsIdentity;
+use ams_types::{Incarnation, NodeId, StreamKey};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use run::run;
+
+use crate::config::Config;
+use crate::shard::ShardHandle;
+use crate::shard::protocol::{LinkId, PeerId, ShardCommand, ShardNo};
+use directory::Directory;
+use links::OriginLinks;
+
+/// Streams that became playable, kept for sockets that are slow to listen.
+const STARTS_KEPT: usize = 1024;
+
+/// A node, shared by its control tasks.
+pub struct NodeCore {
+    config: Config,
+    id: NodeId,
+    incarnation: Incarnation,
+    relay_identity: HandshakeConfig,
+    relay_port: u16,
+    http_port: u16,
+    registry: Arc<dyn Registry>,
+    dtls: Arc<DtlsIdentity>,
+    shards: Vec<ShardHandle>,
+    addresses: Vec<IpAddr>,
+    directory: Mutex<Directory>,
+    links: OriginLinks,
+    starts: broadcast::Sender<StreamKey>,
+    registry_ok: AtomicBool,
+    draining: AtomicBool,
+    next_id: AtomicU64,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+impl NodeCore {
+    fn directory(&self) -> MutexGuard<'_, Directory> {
+        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shard(&self, no: ShardNo) -> Option<&ShardHandle> {
+        self.shards.get(usize::from(no.0))
+    }
+
+    /// Sends a command to a shard. A shard that is gone is not an error here: its end is reported elsewhere.
+    async fn command(&self, no: ShardNo, command: ShardCommand) {
+        if let Some(shard) = self.shard(no) {
+            let _ = shard.commands.send(command).await;
+        }
+    }
+
+    fn next_peer(&self) -> PeerId {
+        PeerId(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn next_link(&self) -> LinkId {
+        LinkId(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Notes how a call to the registry went; one log line per change.
+    fn note_registry<T, E: std::fmt::Display>(&self, result: &Result<T, E>, failed: bool) {
+        let was_ok = self.registry_ok.swap(!failed, Ordering::Relaxed);
+        match result {
+            Err(error) if failed && was_ok => {
+                tracing::warn!(%error, "registry does not answer; media goes on without it")
+            }
+            Ok(_) if !was_ok => tracing::info!("registry answers again"),
+            _ => {}
+        }
+    }
+}
+
+/// A session name nobody can guess: 128 random bits.
+fn new_session_id() -> SessionId {
+    SessionId(format!("{:032x}", rand::random::<u128>()))
+}
+
+/// The wall clock in ms since 1970, for records that people and other programs read.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

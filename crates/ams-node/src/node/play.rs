@@ -1,0 +1,402 @@
+//! A stream going out to viewers: find it, pull it if it is elsewhere, attach.
+//!
+//! Owns the order of a viewer's steps and the life of pulls: any number of viewers share one, and it is let go shortly
+//! after the last has left. Negative answers are never remembered.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ams_api::port::{Answer, EndReason, Offer, Opened, PlayRequest, Refusal, SessionId};
+use ams_media::StreamTracks;
+use ams_rtc::sdp::{Msid, PlayTrack, RemoteSdp, answer_play, offer_play, parse_play_answer};
+use ams_rtc::viewer::{EgressTrack, ViewerSetup};
+use ams_types::{Epoch, MediaKind, Ssrc, StreamKey};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info, warn};
+
+use super::directory::{LocalStream, Origin, PullState, Role, Session};
+use super::publish::bad_description;
+use super::{NodeCore, new_session_id, now_ms};
+use crate::shard::protocol::{PeerId, ShardCommand, ShardNo};
+
+/// Longest a viewer waits for its stream to be found and pulled. The SDK asks again after 3 s.
+const ATTACH_TIMEOUT: Duration = Duration::from_millis(2000);
+/// Events one session can have: started and ended.
+const EVENTS_MAX: usize = 4;
+
+/// A stream as a viewer needs it.
+struct Attached {
+    epoch: Epoch,
+    tracks: Arc<StreamTracks>,
+    home: ShardNo,
+}
+
+impl NodeCore {
+    /// Opens a viewer's session with an offer of ours.
+    pub(super) async fn open_viewer(self: &Arc<Self>, request: PlayRequest) -> Result<Opened<Offer>, Refusal> {
+        let stream = self.attach(&request.key).await?;
+        let shard = self.directory().least_loaded();
+        let (mut local, mut transport) = self.local_description(shard);
+        local.data_channel = request.data_channel;
+        transport.data_channel = request.data_channel;
+        let tracks = play_tracks(&request.key, &stream.tracks);
+        let offer = offer_play(&local, &tracks).map_err(bad_description)?;
+        let setup = ViewerSetup {
+            transport,
+            remote: None,
+            tracks: offer.tracks.iter().map(EgressTrack::from).collect(),
+            channel_label: request.data_channel.then(|| request.key.id.to_string()),
+        };
+        let id_mapping = offer.id_mapping.iter().map(|(mid, id)| (mid.to_string(), id.clone())).collect();
+        let value = Offer { sdp: offer.sdp.clone(), id_mapping };
+        let etag = setup.transport.local.ufrag().to_owned();
+        let role = Role::Viewer { offer: Some(Box::new(offer)) };
+        let (session, events) = self.add_viewer(&request, shard, stream, role, etag, setup).await?;
+        Ok(Opened { session, value, events })
+    }
+
+    /// Opens a viewer's session from its own offer.
+    pub(super) async fn open_viewer_with_offer(
+        self: &Arc<Self>,
+        request: PlayRequest,
+        sdp: &str,
+    ) -> Result<Opened<Answer>, Refusal> {
+        let offer = RemoteSdp::parse(sdp).map_err(bad_description)?;
+        let stream = self.attach(&request.key).await?;
+        let shard = self.directory().least_loaded();
+        let (local, mut transport) = self.local_description(shard);
+        let tracks = play_tracks(&request.key, &stream.tracks);
+        let answer = answer_play(&offer, &tracks, &local).map_err(bad_description)?;
+        transport.role = Some(answer.agreed.remote.role);
+        transport.data_channel = answer.agreed.data.is_some();
+        let setup = ViewerSetup {
+            channel_label: transport.data_channel.then(|| request.key.id.to_string()),
+            transport,
+            remote: Some(answer.agreed.remote),
+            tracks: answer.agreed.tracks.iter().map(EgressTrack::from).collect(),
+        };
+        let etag = setup.transport.local.ufrag().to_owned();
+        let value = Answer { sdp: answer.sdp, etag: etag.clone() };
+        let role = Role::Viewer { offer: None };
+        let (session, events) = self.add_viewer(&request, shard, stream, role, etag, setup).await?;
+        Ok(Opened { session, value, events })
+    }
+
+    async fn add_viewer(
+        &self,
+        request: &PlayRequest,
+        shard: ShardNo,
+        stream: Attached,
+        role: Role,
+        etag: String,
+        setup: ViewerSetup,
+    ) -> Result<(SessionId, mpsc::Receiver<ams_api::port::SessionEvent>), Refusal> {
+        let key = request.key.clone();
+        let session = new_session_id();
+        let peer = self.next_peer();
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        let replica = {
+            let mut directory = self.directory();
+            let Some(local) = directory.streams.get_mut(&key).filter(|s| s.epoch == stream.epoch) else {
+                return Err(Refusal::NotLive(key.id));
+            };
+            local.viewers.insert(session.clone());
+            local.idle_since = None;
+            let replica = shard != local.home && local.replicas.insert(shard);
+            let entry = Session {
+                peer,
+                key: key.clone(),
+                shard: None,
+                role,
+                events,
+                etag,
+                door: request.caller.door,
+                candidates: 0,
+                started: false,
+            };
+            directory.sessions.insert(session.clone(), entry);
+            directory.peers.insert(peer, session.clone());
+            directory.place(&session, shard);
+            replica
+        };
+        if replica {
+            self.add_replica(&key, shard, &stream).await;
+        }
+        debug!(stream_id = %key, session = %session.0, door = ?request.caller.door, "viewer accepted");
+        self.command(shard, ShardCommand::AddViewer { peer, key, setup: Box::new(setup) }).await;
+        Ok((session, receiver))
+    }
+
+    async fn add_replica(&self, key: &StreamKey, to: ShardNo, stream: &Attached) {
+        let (key_there, tracks) = (key.clone(), Arc::clone(&stream.tracks));
+        let add = ShardCommand::AddReplica { key: key_there, home: stream.home, epoch: stream.epoch, tracks };
+        self.command(to, add).await;
+        self.command(stream.home, ShardCommand::FeedReplica { key: key.clone(), to }).await;
+    }
+
+    /// Makes sure that a shard holds the stream, as its home or as a replica.
+    pub(super) async fn ensure_on_shard(&self, key: &StreamKey, shard: ShardNo) -> bool {
+        let stream = {
+            let mut directory = self.directory();
+            let Some(local) = directory.streams.get_mut(key).filter(|s| s.is_playable()) else { return false };
+            if shard == local.home || !local.replicas.insert(shard) {
+                return true;
+            }
+            Attached { epoch: local.epoch, tracks: Arc::clone(&local.tracks), home: local.home }
+        };
+        self.add_replica(key, shard, &stream).await;
+        true
+    }
+
+    /// Hands a viewer's answer to its shard.
+    pub(super) async fn viewer_answer(&self, session: &SessionId, sdp: &str) -> Result<(), Refusal> {
+        let (peer, shard, answer) = {
+            let mut directory = self.directory();
+            let entry = directory.sessions.get_mut(session).ok_or(Refusal::NoSession)?;
+            let shard = entry.shard.ok_or(Refusal::NoSession)?;
+            let Role::Viewer { offer } = &mut entry.role else { return Err(Refusal::NoSession) };
+            let Some(ours) = offer.as_ref() else {
+                let what = "this session has been answered already".to_owned();
+                return Err(Refusal::BadDescription(ams_api::port::BadDescription::Unsupported(what)));
+            };
+            let answer = parse_play_answer(sdp, ours).map_err(bad_description)?;
+            *offer = None;
+            (entry.peer, shard, answer)
+        };
+        self.command(shard, ShardCommand::SetViewerAnswer { peer, answer: Box::new(answer) }).await;
+        Ok(())
+    }
+
+    // --- finding the stream ------------------------------------------------------------------------------------------
+
+    /// Finds a stream here or elsewhere; pulls it if it is elsewhere.
+    async fn attach(self: &Arc<Self>, key: &StreamKey) -> Result<Attached, Refusal> {
+        if self.is_draining() {
+            let reason = "it is about to stop".to_owned();
+            return Err(Refusal::Busy { reason, retry_after: Duration::from_secs(2) });
+        }
+        if !self.config.mode.takes_viewers(self.config.serve_viewers_on_origin) {
+            return Err(Refusal::OriginTakesNoViewers);
+        }
+        let deadline = tokio::time::Instant::now() + ATTACH_TIMEOUT;
+        let mut watch = {
+            let mut directory = self.directory();
+            match directory.streams.get(key) {
+                Some(stream) if stream.is_playable() => return Ok(attached(stream)),
+                Some(LocalStream { origin: Origin::Published { .. }, .. }) => {
+                    return Err(Refusal::NotLive(key.id.clone()));
+                }
+                Some(LocalStream { origin: Origin::Pulled { state, .. }, .. }) => state.subscribe(),
+                None if self.config.mode.pulls() => self.begin_pull(&mut directory, key),
+                None => return Err(Refusal::NotLive(key.id.clone())),
+            }
+        };
+        let state = tokio::time::timeout_at(deadline, watch.wait_for(|s| *s != PullState::Asking)).await;
+        match state {
+            Ok(Ok(state)) if *state == PullState::Here => {}
+            Ok(Ok(state)) => {
+                debug!(stream_id = %key, state = ?*state, "stream cannot be had");
+                return Err(if self.registry_ok.load(Ordering::Relaxed) {
+                    Refusal::NotLive(key.id.clone())
+                } else {
+                    Refusal::RegistryUnavailable
+                });
+            }
+            Ok(Err(_)) => return Err(Refusal::NotLive(key.id.clone())),
+            Err(_) => {
+                warn!(stream_id = %key, "the origin did not answer in time");
+                return Err(Refusal::NotLive(key.id.clone()));
+            }
+        }
+        let directory = self.directory();
+        let stream = directory.streams.get(key).filter(|s| s.is_playable());
+        stream.map(attached).ok_or_else(|| Refusal::NotLive(key.id.clone()))
+    }
+
+    fn begin_pull(
+        self: &Arc<Self>,
+        directory: &mut super::directory::Directory,
+        key: &StreamKey,
+    ) -> watch::Receiver<PullState> {
+        let (state, watch) = watch::channel(PullState::Asking);
+        let attempt = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let stream = LocalStream {
+            epoch: Epoch(0),
+            tracks: Arc::default(),
+            home: ShardNo(0),
+            replicas: HashSet::new(),
+            origin: Origin::Pulled { link: None, state, attempt },
+            viewers: HashSet::new(),
+            served: HashSet::new(),
+            idle_since: Some(Instant::now()),
+            layers: Vec::new(),
+        };
+        directory.streams.insert(key.clone(), stream);
+        let (node, key) = (Arc::clone(self), key.clone());
+        self.tasks.spawn(async move {
+            if let Err(sentence) = node.pull(&key, attempt).await {
+                node.pull_failed(&key, attempt, sentence);
+            }
+        });
+        watch
+    }
+
+    /// Looks a stream's origin up and subscribes to it there. The answer comes as a shard event.
+    async fn pull(self: &Arc<Self>, key: &StreamKey, attempt: u64) -> Result<(), String> {
+        let result = self.registry.lookup(key, now_ms()).await;
+        self.note_registry(&result, result.is_err());
+        let location = result.map_err(|e| format!("registry: {e}"))?;
+        let Some(location) = location.filter(|l| l.is_live()) else { return Err("no node has it".to_owned()) };
+        let Some(origin) = location.origin else { return Err("its record names no origin".to_owned()) };
+        let port = origin.port.ok_or_else(|| format!("its record names no relay port at {}", origin.host))?;
+        if origin.host == self.config.advertise && port == self.relay_port {
+            return Err("its record names this node, which does not have it".to_owned());
+        }
+        let (link, shard) = self.link_to(&origin.host, port).await?;
+        {
+            let mut directory = self.directory();
+            let Some(stream) = directory.streams.get_mut(key) else { return Ok(()) };
+            match &mut stream.origin {
+                Origin::Pulled { link: place, attempt: current, .. } if *current == attempt => *place = Some(link),
+                _ => return Ok(()),
+            }
+            stream.home = shard;
+        }
+        self.command(shard, ShardCommand::Pull { link, key: key.clone() }).await;
+        // The origin answers at once or not at all.
+        tokio::time::sleep(ATTACH_TIMEOUT).await;
+        let asking = self.directory().streams.get(key).is_some_and(|s| {
+            matches!(&s.origin, Origin::Pulled { attempt: a, state, .. } if *a == attempt && *state.borrow() == PullState::Asking)
+        });
+        if asking { Err(format!("{}:{port} did not answer the subscription", origin.host)) } else { Ok(()) }
+    }
+
+    fn pull_failed(&self, key: &StreamKey, attempt: u64, sentence: String) {
+        let mut directory = self.directory();
+        let Some(stream) = directory.streams.get(key) else { return };
+        let Origin::Pulled { state, attempt: current, .. } = &stream.origin else { return };
+        if *current != attempt {
+            return;
+        }
+        debug!(stream_id = %key, reason = sentence, "pull failed");
+        state.send_replace(PullState::Failed(sentence));
+        directory.streams.remove(key);
+    }
+
+    /// An origin answered a subscription.
+    pub(super) async fn pulled(
+        &self,
+        key: StreamKey,
+        link: crate::shard::protocol::LinkId,
+        epoch: Epoch,
+        tracks: Arc<StreamTracks>,
+    ) {
+        let wanted = {
+            let mut directory = self.directory();
+            match directory.streams.get_mut(&key) {
+                Some(stream) if matches!(stream.origin, Origin::Pulled { link: Some(l), .. } if l == link) => {
+                    stream.epoch = epoch;
+                    stream.tracks = tracks;
+                    if let Origin::Pulled { state, .. } = &stream.origin {
+                        state.send_replace(PullState::Here);
+                    }
+                    true
+                }
+                _ => false,
+            }
+        };
+        if wanted {
+            info!(stream_id = %key, %epoch, "stream is pulled");
+        } else if let Some(shard) = self.link_shard(link) {
+            self.command(shard, ShardCommand::CloseStream { key }).await;
+        }
+    }
+
+    /// A pulled stream ended at its origin, or its link broke.
+    pub(super) async fn pull_ended(&self, key: &StreamKey, link: crate::shard::protocol::LinkId, sentence: &str) {
+        let stream = {
+            let mut directory = self.directory();
+            let ours = directory
+                .streams
+                .get(key)
+                .is_some_and(|s| matches!(s.origin, Origin::Pulled { link: Some(l), .. } if l == link));
+            if !ours {
+                return;
+            }
+            directory.remove_stream(Instant::now(), key, &EndReason::StreamEnded)
+        };
+        let Some(stream) = stream else { return };
+        if let Origin::Pulled { state, .. } = &stream.origin {
+            state.send_replace(PullState::Failed(sentence.to_owned()));
+        }
+        info!(stream_id = %key, reason = sentence, "pulled stream ended");
+        self.close_on_shards(key, &stream).await;
+    }
+
+    /// Lets go of pulled streams that nobody has watched for a while.
+    pub(super) async fn drop_idle_pulls(&self) {
+        let linger = self.config.relay_link.linger;
+        let now = Instant::now();
+        let idle: Vec<(StreamKey, LocalStream)> = {
+            let mut directory = self.directory();
+            let keys: Vec<StreamKey> = directory
+                .streams
+                .iter()
+                .filter(
+                    |(_, s)| matches!(&s.origin, Origin::Pulled { state, .. } if *state.borrow() == PullState::Here),
+                )
+                .filter(|(_, s)| s.idle_since.is_some_and(|at| now.saturating_duration_since(at) >= linger))
+                .map(|(key, _)| key.clone())
+                .collect();
+            keys.into_iter().filter_map(|k| Some((k.clone(), directory.streams.remove(&k)?))).collect()
+        };
+        for (key, stream) in idle {
+            info!(stream_id = %key, "nobody watches; pull released");
+            self.close_on_shards(&key, &stream).await;
+        }
+    }
+
+    /// Takes a stream off every shard that has it.
+    pub(super) async fn close_on_shards(&self, key: &StreamKey, stream: &LocalStream) {
+        for shard in stream.replicas.iter().chain([&stream.home]) {
+            self.command(*shard, ShardCommand::CloseStream { key: key.clone() }).await;
+        }
+    }
+
+    /// A viewer's transport is connected.
+    pub(super) fn viewer_connected(&self, peer: PeerId) {
+        let mut directory = self.directory();
+        let id = directory.peers.get(&peer).cloned();
+        if let Some(session) = id.and_then(|id| directory.sessions.get_mut(&id)) {
+            session.started = true;
+            session.tell(ams_api::port::SessionEvent::Started { restored: false });
+        }
+    }
+}
+
+fn attached(stream: &LocalStream) -> Attached {
+    Attached { epoch: stream.epoch, tracks: Arc::clone(&stream.tracks), home: stream.home }
+}
+
+/// A stream's tracks as they are offered: one media stream, AMS's track ids, SSRCs of our own.
+fn play_tracks(key: &StreamKey, tracks: &StreamTracks) -> Vec<PlayTrack> {
+    tracks
+        .tracks
+        .iter()
+        .map(|track| PlayTrack {
+            no: track.no,
+            codec: track.codec.clone(),
+            msid: Msid::ams(&key.id, track.kind),
+            track_id: key.id.to_string(),
+            ssrc: random_ssrc(),
+            rtx_ssrc: (track.kind == MediaKind::Video).then(random_ssrc),
+        })
+        .collect()
+}
+
+/// Any number but the few that other ends use for feedback.
+fn random_ssrc() -> Ssrc {
+    Ssrc(rand::random_range(0x1_0000..=u32::MAX))
+}

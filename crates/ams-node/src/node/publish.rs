@@ -1,0 +1,281 @@
+//! A stream coming in: claim, offer and answer, live, end.
+//!
+//! Owns the order of a publication's steps. A claim always comes before a transport, and is always released, whatever
+//! ends the publication.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ams_api::port::{
+    Answer, BadDescription, Door, EndReason, Opened, PublishRequest, Refusal, SessionEvent, SessionId,
+};
+use ams_registry::{ClaimError, ClaimRequest, Lease, LiveInfo, PublishType, ReleaseReason, StreamInfoRecord, Takeover};
+use ams_rtc::publisher::PublisherSetup;
+use ams_rtc::sdp::{Fault, PublishPolicy, RemoteSdp, SdpError, answer_publish};
+use ams_types::MediaKind;
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use super::directory::{LocalStream, Origin, Role, Session};
+use super::{NodeCore, new_session_id, now_ms};
+use crate::shard::protocol::{LayerReport, PeerId, ShardCommand};
+
+/// Events one session can have: started and ended.
+const EVENTS_MAX: usize = 4;
+
+impl NodeCore {
+    pub(super) async fn open_publisher(self: &Arc<Self>, request: PublishRequest) -> Result<Opened<()>, Refusal> {
+        if !self.config.mode.takes_publishers() {
+            return Err(Refusal::EdgeTakesNoPublishers(self.an_origin().await));
+        }
+        if self.is_draining() {
+            return Err(self.busy("it is about to stop"));
+        }
+        let key = request.key.clone();
+        if self.directory().streams.get(&key).is_some_and(|s| matches!(s.origin, Origin::Published { .. })) {
+            return Err(Refusal::InUse(key.id));
+        }
+        let session = new_session_id();
+        let lease = self.claim(&session, &request).await?;
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        let peer = self.next_peer();
+        let displaced = {
+            let mut directory = self.directory();
+            // A pull of the same stream, if this node was also watching it elsewhere, ends: it lives here now.
+            let displaced = directory.remove_stream(Instant::now(), &key, &EndReason::TakenOver);
+            let entry = Session {
+                peer,
+                key: key.clone(),
+                shard: None,
+                role: Role::Publisher { lease: lease.clone(), live: false },
+                events,
+                etag: String::new(),
+                door: request.caller.door,
+                candidates: 0,
+                started: false,
+            };
+            directory.sessions.insert(session.clone(), entry);
+            directory.peers.insert(peer, session.clone());
+            let home = directory.least_loaded();
+            let stream = LocalStream {
+                epoch: lease.epoch,
+                tracks: Arc::default(),
+                home,
+                replicas: HashSet::new(),
+                origin: Origin::Published { session: session.clone(), lease, live: false, since: Instant::now() },
+                viewers: HashSet::new(),
+                served: HashSet::new(),
+                idle_since: None,
+                layers: Vec::new(),
+            };
+            directory.streams.insert(key.clone(), stream);
+            displaced
+        };
+        if let Some(stream) = displaced {
+            self.close_on_shards(&key, &stream).await;
+        }
+        self.watch_start(session.clone());
+        info!(stream_id = %key, session = %session.0, door = ?request.caller.door, "publisher accepted");
+        Ok(Opened { session, value: (), events: receiver })
+    }
+
+    async fn claim(&self, session: &SessionId, request: &PublishRequest) -> Result<Lease, Refusal> {
+        let text = |s: &str| (!s.is_empty()).then(|| s.to_owned());
+        let claim = ClaimRequest {
+            key: request.key.clone(),
+            node: self.id.clone(),
+            incarnation: self.incarnation,
+            host: self.config.advertise.clone(),
+            session: session.0.clone(),
+            publish_type: PublishType::WebRtc,
+            user_agent: text(&request.caller.user_agent),
+            remote_ip: Some(request.caller.remote_ip.to_string()),
+            name: text(&request.stream_name),
+            meta_data: text(&request.meta_data),
+            now_ms: now_ms(),
+            takeover: Takeover::IfFree,
+        };
+        let result = self.registry.claim(claim).await;
+        self.note_registry(&result, matches!(result, Err(ClaimError::Registry(_))));
+        match result {
+            Ok(claim) => Ok(claim.lease),
+            Err(ClaimError::InUse(holder)) => {
+                debug!(stream_id = %request.key, host = ?holder.host, "stream id is in use");
+                Err(Refusal::InUse(request.key.id.clone()))
+            }
+            Err(ClaimError::Lost { .. }) => Err(Refusal::InUse(request.key.id.clone())),
+            Err(ClaimError::Registry(_)) => Err(Refusal::RegistryUnavailable),
+        }
+    }
+
+    pub(super) async fn publisher_offer(&self, session: &SessionId, sdp: &str) -> Result<Answer, Refusal> {
+        let offer = RemoteSdp::parse(sdp).map_err(bad_description)?;
+        let (peer, key, epoch, home, policy) = {
+            let directory = self.directory();
+            let entry = directory.sessions.get(session).ok_or(Refusal::NoSession)?;
+            let Role::Publisher { lease, .. } = &entry.role else { return Err(Refusal::NoSession) };
+            if entry.shard.is_some() {
+                let what = "this session has been answered already; stop and publish again to renegotiate".to_owned();
+                return Err(Refusal::BadDescription(BadDescription::Unsupported(what)));
+            }
+            let stream = directory.streams.get(&entry.key).ok_or(Refusal::NoSession)?;
+            let policy = match entry.door {
+                Door::WebSocket => PublishPolicy::WEBSOCKET,
+                Door::Http => PublishPolicy::WHIP,
+            };
+            (entry.peer, entry.key.clone(), lease.epoch, stream.home, policy)
+        };
+        let (local, mut transport) = self.local_description(home);
+        let answer = answer_publish(&offer, &local, policy).map_err(bad_description)?;
+        transport.role = Some(answer.remote.role);
+        transport.data_channel = answer.data.is_some();
+        let setup = PublisherSetup {
+            data_channel: transport.data_channel,
+            transport,
+            remote: answer.remote,
+            tracks: answer.tracks,
+        };
+        let etag = local.ice.ufrag().to_owned();
+        let tracks = Arc::new(setup.stream_tracks());
+        {
+            let mut directory = self.directory();
+            directory.place(session, home);
+            let entry = directory.sessions.get_mut(session).ok_or(Refusal::NoSession)?;
+            entry.etag.clone_from(&etag);
+            if let Some(stream) = directory.streams.get_mut(&key) {
+                stream.tracks = tracks;
+            }
+        }
+        self.command(home, ShardCommand::AddPublisher { peer, key, epoch, setup: Box::new(setup) }).await;
+        Ok(Answer { sdp: answer.sdp, etag })
+    }
+
+    /// Ends a publisher that has not brought media in time.
+    fn watch_start(self: &Arc<Self>, session: SessionId) {
+        let node = Arc::clone(self);
+        let limit = self.config.media.connect_timeout;
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(limit) => {}
+                () = node.cancel.cancelled() => return,
+            }
+            let stage = match node.directory().sessions.get(&session) {
+                Some(Session { role: Role::Publisher { live: false, .. }, shard, candidates, .. }) => match shard {
+                    None => "no session description came".to_owned(),
+                    Some(_) => format!(
+                        "no media came ({candidates} remote candidates seen); check that UDP {} is open from the publisher to this node",
+                        node.config.udp_ports
+                    ),
+                },
+                _ => return,
+            };
+            let sentence = format!("publishing did not start within {} s: {stage}", limit.as_secs());
+            node.end_session(&session, EndReason::Timeout(sentence)).await;
+        });
+    }
+
+    /// A publisher's media has come: announce it, then tell the publisher.
+    pub(super) async fn publisher_live(&self, peer: PeerId, layers: Vec<LayerReport>) {
+        let found = {
+            let directory = self.directory();
+            directory.peers.get(&peer).cloned().and_then(|session| {
+                let entry = directory.sessions.get(&session)?;
+                let Role::Publisher { lease, .. } = &entry.role else { return None };
+                let data_channel = directory.streams.get(&entry.key)?.tracks.data_channel;
+                Some((session, entry.key.clone(), lease.clone(), data_channel))
+            })
+        };
+        let Some((session, key, lease, data_channel)) = found else { return };
+        let result = self.registry.mark_live(&lease, self.live_info(&layers, data_channel)).await;
+        self.note_registry(&result, matches!(result, Err(ClaimError::Registry(_))));
+        if let Err(ClaimError::Lost { .. } | ClaimError::InUse(_)) = result {
+            warn!(stream_id = %key, "another node took the stream id over");
+            self.end_session(&session, EndReason::TakenOver).await;
+            return;
+        }
+        {
+            let mut directory = self.directory();
+            if let Some(stream) = directory.streams.get_mut(&key)
+                && let Origin::Published { live, since, .. } = &mut stream.origin
+            {
+                *live = true;
+                *since = Instant::now();
+                stream.layers = layers;
+            }
+            if let Some(entry) = directory.sessions.get_mut(&session) {
+                if let Role::Publisher { live, .. } = &mut entry.role {
+                    *live = true;
+                }
+                entry.tell(SessionEvent::Started { restored: false });
+            }
+        }
+        info!(stream_id = %key, epoch = %lease.epoch, "stream is live");
+        let _ = self.starts.send(key);
+    }
+
+    fn live_info(&self, layers: &[LayerReport], data_channel: bool) -> LiveInfo {
+        let int = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
+        let audio: u64 = layers.iter().filter(|l| l.kind == MediaKind::Audio).map(|l| l.bitrate).sum();
+        let has_audio = layers.iter().any(|l| l.kind == MediaKind::Audio);
+        let info = |video: Option<&LayerReport>| StreamInfoRecord {
+            height: video.map_or(0, |v| int(v.size.1.into())),
+            width: video.map_or(0, |v| int(v.size.0.into())),
+            video_bitrate: video.map_or(0, |v| int(v.bitrate)),
+            audio_bitrate: int(audio),
+            video_r_timebase: 90_000,
+            audio_r_timebase: 48_000,
+            video_enabled: video.is_some(),
+            audio_enabled: has_audio,
+            data_channel_enabled: data_channel,
+            video_codec: video.map(|v| v.codec.sdp_name().to_owned()),
+            node_group: Some("default".to_owned()),
+            is_global_host: true,
+            origin_port: self.relay_port.into(),
+            ..StreamInfoRecord::default()
+        };
+        let videos: Vec<&LayerReport> =
+            layers.iter().filter(|l| l.kind == MediaKind::Video && (l.packets > 0 || l.layer.0 == 0)).collect();
+        let infos = if videos.is_empty() { vec![info(None)] } else { videos.iter().map(|v| info(Some(v))).collect() };
+        let top = videos.iter().max_by_key(|v| v.size.1);
+        LiveInfo {
+            now_ms: now_ms(),
+            publish_type: PublishType::WebRtc,
+            width: top.map_or(0, |v| int(v.size.0.into())),
+            height: top.map_or(0, |v| int(v.size.1.into())),
+            infos,
+        }
+    }
+
+    /// Gives a claim back. Retried for a while: a record that stays would block the id until its lease ends.
+    pub(super) async fn release(&self, lease: &Lease, reason: ReleaseReason) {
+        for attempt in 0..RELEASE_ATTEMPTS {
+            let result = self.registry.release(lease, reason, now_ms()).await;
+            let failed = matches!(result, Err(ClaimError::Registry(_)));
+            self.note_registry(&result, failed);
+            if !failed {
+                return;
+            }
+            if attempt + 1 < RELEASE_ATTEMPTS {
+                tokio::time::sleep(RELEASE_RETRY).await;
+            }
+        }
+    }
+
+    fn busy(&self, reason: &str) -> Refusal {
+        Refusal::Busy { reason: reason.to_owned(), retry_after: Duration::from_secs(2) }
+    }
+}
+
+const RELEASE_ATTEMPTS: u32 = 3;
+const RELEASE_RETRY: Duration = Duration::from_millis(300);
+
+/// What is wrong with a description, in the port's words.
+pub(super) fn bad_description(error: SdpError) -> Refusal {
+    let sentence = error.to_string();
+    Refusal::BadDescription(match error.fault() {
+        Fault::Syntax | Fault::Size => BadDescription::Malformed(sentence),
+        Fault::Unsupported => BadDescription::Unsupported(sentence),
+        Fault::Codec => BadDescription::NoCommonCodec(sentence),
+    })
+}

@@ -1,0 +1,199 @@
+//! What the node keeps telling and asking the registry: that it is alive, that its streams are, and for whom it waits.
+//!
+//! Owns three loops. None of them ever holds up a request, and a registry that is away only makes them try again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ams_api::port::EndReason;
+use ams_registry::{ClaimError, ClusterNodeRecord, LeftoverRequest, StreamQuality};
+use ams_types::{AppName, MediaKind, StreamId, StreamKey};
+use tracing::{info, warn};
+
+use super::directory::Origin;
+use super::{NodeCore, now_ms};
+use crate::system;
+
+/// AMS's NODE_UPDATE_PERIOD.
+const NODE_HEARTBEAT: Duration = Duration::from_secs(5);
+/// A stream's record is stale for AMS after 20 s; this leaves room for three lost writes.
+const STREAM_HEARTBEAT: Duration = Duration::from_secs(5);
+/// How often the registry is asked for streams somebody waits for.
+const WAITING_POLL: Duration = Duration::from_millis(400);
+/// How often idle pulls are looked for.
+const IDLE_POLL: Duration = Duration::from_millis(500);
+
+impl NodeCore {
+    /// Cleans up what an earlier run of this node left in the registry.
+    pub(super) async fn clean_leftovers(&self) {
+        let request = LeftoverRequest {
+            apps: self.config.apps.clone(),
+            node: self.id.clone(),
+            incarnation: self.incarnation,
+            host: self.config.advertise.clone(),
+            origin_port: self.relay_port,
+            now_ms: now_ms(),
+        };
+        let result = self.registry.clean_own_leftovers(&request).await;
+        self.note_registry(&result, result.is_err());
+        if let Ok(found) = result
+            && found.deleted + found.finished + found.infos_deleted > 0
+        {
+            info!(deleted = found.deleted, finished = found.finished, "cleaned up streams of an earlier run");
+        }
+    }
+
+    /// Writes this node's row.
+    pub(super) async fn heartbeat_node_loop(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(NODE_HEARTBEAT);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut load = system::LoadMeter::default();
+        loop {
+            tokio::select! {
+                () = self.cancel.cancelled() => return,
+                _ = interval.tick() => {}
+            }
+            let row = self.node_row(&mut load);
+            let result = self.registry.heartbeat_node(&row).await;
+            self.note_registry(&result, result.is_err());
+        }
+    }
+
+    fn node_row(&self, load: &mut system::LoadMeter) -> ClusterNodeRecord {
+        let (streams, viewers) = {
+            let directory = self.directory();
+            let published = directory.streams.values().filter(|s| matches!(s.origin, Origin::Published { .. })).count();
+            let viewers: usize = directory.streams.values().map(|s| s.viewers.len()).sum();
+            (published, viewers)
+        };
+        let memory = system::memory_mb();
+        let int = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+        ClusterNodeRecord {
+            id: self.id.to_string(),
+            ip: Some(self.config.advertise.clone()),
+            last_update_time: now_ms(),
+            memory: memory.map(|(used, total)| format!("{used}/{total}")),
+            cpu: load.percent().map(|p| p.to_string()),
+            db_query_average_time_ms: i64::try_from(self.registry.stats().mean_time.as_millis()).unwrap_or(i64::MAX),
+            incarnation: Some(self.incarnation.to_string()),
+            http_port: self.http_port.into(),
+            relay_port: self.relay_port.into(),
+            role: Some(self.config.mode.to_string()),
+            state: Some(if self.is_draining() { "draining" } else { "ready" }.to_owned()),
+            streams: int(streams),
+            viewers: int(viewers),
+            ..ClusterNodeRecord::default()
+        }
+    }
+
+    /// Confirms the streams published here.
+    pub(super) async fn heartbeat_streams_loop(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(STREAM_HEARTBEAT);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.cancel.cancelled() => return,
+                _ = interval.tick() => {}
+            }
+            let published: Vec<_> = {
+                let directory = self.directory();
+                let quality = |stream: &super::directory::LocalStream| {
+                    let int = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
+                    let top = stream.layers.iter().filter(|l| l.kind == MediaKind::Video).max_by_key(|l| l.size.1);
+                    let sum = |f: fn(&crate::shard::protocol::LayerReport) -> u64| stream.layers.iter().map(f).sum();
+                    let (bitrate, bytes): (u64, u64) = (sum(|l| l.bitrate), sum(|l| l.bytes));
+                    StreamQuality {
+                        width: top.map(|l| int(l.size.0.into())),
+                        height: top.map(|l| int(l.size.1.into())),
+                        bitrate: i64::try_from(bitrate).ok(),
+                        received_bytes: i64::try_from(bytes).ok(),
+                        speed: Some(1.0),
+                        webrtc_viewers: i32::try_from(stream.viewers.len()).ok(),
+                        ..StreamQuality::default()
+                    }
+                };
+                directory
+                    .streams
+                    .values()
+                    .filter_map(|stream| match &stream.origin {
+                        Origin::Published { session, lease, live: true, .. } => {
+                            Some((session.clone(), lease.clone(), quality(stream)))
+                        }
+                        _ => None,
+                    })
+                    .collect()
+            };
+            for (session, lease, quality) in published {
+                let result = self.registry.heartbeat(&lease, now_ms(), &quality).await;
+                let failed = matches!(result, Err(ClaimError::Registry(_)));
+                self.note_registry(&result, failed);
+                if let Err(ClaimError::Lost { .. }) = result {
+                    warn!(stream_id = %lease.key, "the stream id belongs to another publication now");
+                    self.end_session(&session, EndReason::TakenOver).await;
+                }
+            }
+        }
+    }
+
+    /// Looks out for streams somebody here waits for.
+    pub(super) async fn waiting_loop(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(WAITING_POLL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.cancel.cancelled() => return,
+                _ = interval.tick() => {}
+            }
+            let mut by_app: HashMap<AppName, Vec<StreamId>> = HashMap::new();
+            let mut here = Vec::new();
+            {
+                let directory = self.directory();
+                for key in directory.waiting.keys() {
+                    match directory.streams.get(key) {
+                        Some(stream) if stream.is_playable() => here.push(key.clone()),
+                        _ => by_app.entry(key.app.clone()).or_default().push(key.id.clone()),
+                    }
+                }
+            }
+            for key in here {
+                let _ = self.starts.send(key);
+            }
+            if !self.config.mode.pulls() {
+                continue;
+            }
+            for (app, ids) in by_app {
+                let result = self.registry.find_live(&app, &ids, now_ms()).await;
+                self.note_registry(&result, result.is_err());
+                for id in result.unwrap_or_default() {
+                    let _ = self.starts.send(StreamKey::new(app.clone(), id));
+                }
+            }
+        }
+    }
+
+    /// Lets go of pulls nobody watches.
+    pub(super) async fn idle_loop(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(IDLE_POLL);
+        loop {
+            tokio::select! {
+                () = self.cancel.cancelled() => return,
+                _ = interval.tick() => self.drop_idle_pulls().await,
+            }
+        }
+    }
+
+    /// An origin a misled publisher could go to, if the registry knows one.
+    pub(super) async fn an_origin(&self) -> Option<String> {
+        let nodes = self.registry.list_nodes().await.ok()?;
+        let now = now_ms();
+        let origin =
+            nodes.into_iter().find(|n| n.role.as_deref() != Some("edge") && n.is_fresh(now) && n.http_port > 0)?;
+        Some(format!("http://{}:{}", origin.ip?, origin.http_port))
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}

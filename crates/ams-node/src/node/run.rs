@@ -1,0 +1,210 @@
+//! A node's life: start, serve, stop, each in one order.
+//!
+//! Owns that order. Whatever is started here is stopped here and waited for.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ams_api::Api;
+use ams_api::port::{EndReason, SessionId};
+use ams_registry::Registry;
+use ams_relay::HandshakeConfig;
+use ams_rtc::candidates::{IceAddressConfig, candidates};
+use ams_rtc::dtls::DtlsIdentity;
+use ams_rtc::udp::UdpBindError;
+use ams_types::Incarnation;
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use super::directory::Directory;
+use super::links::OriginLinks;
+use super::port::NodeHandle;
+use super::{NodeCore, STARTS_KEPT};
+use crate::config::{Config, Mode};
+use crate::exit::{Exit, ExitError};
+use crate::shard::{self, ShardConfig};
+use crate::startup::{self, Door, Listeners};
+
+/// Events of all shards waiting for the control runtime.
+const EVENTS_MAX: usize = 8192;
+/// Longest wait at the end for tasks that still talk to the registry.
+const STOP_LINGER: Duration = Duration::from_secs(5);
+/// Longest first wait for the registry; after it the node starts without.
+const REGISTRY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs a node with its own registry until `cancel`, or until it cannot go on.
+///
+/// # Errors
+/// What keeps the node from starting, or made it end.
+pub async fn run(config: Config, listeners: Listeners, cancel: CancellationToken) -> Result<(), ExitError> {
+    let registry = connect(&config).await?;
+    let ended = run_with(config, listeners, Arc::clone(&registry), cancel, |_| std::future::ready(())).await;
+    registry.close().await;
+    ended
+}
+
+/// Opens the registry of a configuration.
+///
+/// # Errors
+/// It cannot be opened; one that merely does not answer yet is no error.
+pub async fn connect(config: &Config) -> Result<Arc<dyn Registry>, ExitError> {
+    ams_registry::connect(&config.registry, config.registry_client.clone()).await.map_err(|error| {
+        ExitError::new(Exit::Registry, format!("registry {} cannot be opened: {error}", config.registry))
+            .hint("check --registry; ams-node --check tries it")
+    })
+}
+
+/// Runs a node on a registry that outlives it. `ready` is told once everything listens.
+///
+/// # Errors
+/// What keeps the node from starting, or made it end.
+pub async fn run_with<F: Future<Output = ()>>(
+    config: Config,
+    listeners: Listeners,
+    registry: Arc<dyn Registry>,
+    cancel: CancellationToken,
+    ready: impl FnOnce(NodeHandle) -> F,
+) -> Result<(), ExitError> {
+    let internal = |what: String| ExitError::new(Exit::Internal, what);
+    let http = TcpListener::from_std(listeners.http).map_err(|e| startup::explain(Door::Http, config.http, &e))?;
+    let relay = listeners
+        .relay
+        .map(|l| TcpListener::from_std(l).map_err(|e| startup::explain(Door::Relay, config.relay, &e)))
+        .transpose()?;
+    let port_of = |l: &TcpListener| l.local_addr().map_or(0, |a| a.port());
+
+    let identity = DtlsIdentity::generate().map_err(|e| internal(format!("no DTLS certificate: {e}")))?;
+    let identity = Arc::new(identity);
+    let (events, shard_events) = mpsc::channel(EVENTS_MAX);
+    let (died, mut deaths) = mpsc::channel(1);
+    let shard_config = ShardConfig {
+        udp_ports: config.udp_ports.from..=config.udp_ports.to,
+        identity: Arc::clone(&identity),
+        relay: config.relay_link.clone(),
+        node: config.node_id.clone(),
+    };
+    let (shards, threads) =
+        shard::start(config.shards, &shard_config, &events, &died).map_err(|error| match &error {
+            UdpBindError::NoFreePort { .. } => ExitError::new(Exit::PortInUse, error.to_string())
+                .hint("give a wider --udp-ports FROM-TO, or stop what holds the ports"),
+            UdpBindError::Io { port, cause } => startup::explain(Door::Media, port, cause),
+        })?;
+    // From here on only the shards hold senders: the event loop ends when they do.
+    drop(events);
+    let ipv6 = shards.iter().all(|s| s.ipv6);
+    let ice = IceAddressConfig {
+        public_ip: config.public_ips.iter().map(ToString::to_string).collect(),
+        include_loopback: false,
+    };
+    let addresses = candidates(&ice, 0, ipv6)
+        .map_err(|error| ExitError::new(Exit::Config, error.to_string()).hint("name the address with --public-ip"))?;
+
+    let incarnation = Incarnation(rand::random());
+    let node = Arc::new(NodeCore {
+        id: config.node_id.clone(),
+        incarnation,
+        relay_identity: HandshakeConfig {
+            node_id: config.node_id.clone(),
+            incarnation,
+            role: match config.mode {
+                Mode::Origin => ams_relay::wire::Role::Origin,
+                Mode::Edge => ams_relay::wire::Role::Edge,
+                Mode::Standalone => ams_relay::wire::Role::Standalone,
+            },
+            key: config.cluster_key.clone(),
+            features: ams_relay::wire::Features::default(),
+        },
+        relay_port: relay.as_ref().map_or(0, port_of),
+        http_port: port_of(&http),
+        registry,
+        dtls: identity,
+        directory: Mutex::new(Directory { load: vec![0; shards.len()], ..Directory::default() }),
+        shards,
+        addresses: addresses.into_iter().map(|a| a.ip()).collect(),
+        links: OriginLinks::default(),
+        starts: broadcast::Sender::new(STARTS_KEPT),
+        registry_ok: AtomicBool::new(true),
+        draining: AtomicBool::new(false),
+        next_id: AtomicU64::new(1),
+        tasks: TaskTracker::new(),
+        cancel: cancel.child_token(),
+        config,
+    });
+
+    let hearing = tokio::spawn(Arc::clone(&node).hear_shards(shard_events));
+    let found = tokio::time::timeout(REGISTRY_PATIENCE, node.registry.ping()).await;
+    if !matches!(found, Ok(Ok(()))) {
+        warn!(registry = %node.config.registry, "registry does not answer; starting without it");
+        node.registry_ok.store(false, Ordering::Relaxed);
+    }
+    node.clean_leftovers().await;
+    node.tasks.spawn(Arc::clone(&node).heartbeat_node_loop());
+    node.tasks.spawn(Arc::clone(&node).heartbeat_streams_loop());
+    node.tasks.spawn(Arc::clone(&node).waiting_loop());
+    node.tasks.spawn(Arc::clone(&node).idle_loop());
+    if let Some(relay) = relay {
+        node.tasks.spawn(Arc::clone(&node).accept_links(relay));
+    }
+    let handle = NodeHandle(Arc::clone(&node));
+    let api = Api::new(Arc::new(handle.clone()), node.config.api.clone());
+    let http_cancel = CancellationToken::new();
+    let serving = {
+        let (api, stop) = (api.clone(), http_cancel.clone());
+        tokio::spawn(async move { api.serve(http, stop).await })
+    };
+    let udp: Vec<u16> = node.shards.iter().map(|s| s.udp_port).collect();
+    info!(
+        mode = %node.config.mode,
+        node_id = %node.id,
+        http = node.http_port,
+        relay = node.relay_port,
+        ?udp,
+        addresses = ?node.addresses,
+        "ready"
+    );
+    ready(handle).await;
+
+    let outcome = tokio::select! {
+        () = cancel.cancelled() => Ok(()),
+        Some(shard) = deaths.recv() => {
+            error!(shard = shard.0, "a media shard failed; its sessions are lost and the node stops");
+            Err(internal(format!("media shard {} failed", shard.0)))
+        }
+    };
+    stop(&node, &api, http_cancel, serving).await;
+    threads.stop(&node.shards).await;
+    let _ = hearing.await;
+    outcome
+}
+
+/// Ends a node's sessions and tasks: no new sessions, those there are told, records released, the row removed.
+async fn stop(node: &NodeCore, api: &Api, http_cancel: CancellationToken, serving: tokio::task::JoinHandle<()>) {
+    node.draining.store(true, Ordering::Relaxed);
+    api.announce_stop();
+    let (sessions, streams) = {
+        let directory = node.directory();
+        (directory.sessions.keys().cloned().collect::<Vec<SessionId>>(), directory.streams.len())
+    };
+    info!(sessions = sessions.len(), streams, "stopping");
+    for session in sessions {
+        node.end_session(&session, EndReason::NodeStopping).await;
+    }
+    // Sockets get their last words before the server goes.
+    http_cancel.cancel();
+    if !api.shutdown(STOP_LINGER).await || tokio::time::timeout(STOP_LINGER, serving).await.is_err() {
+        warn!("connections were still open at the end");
+    }
+    node.cancel.cancel();
+    node.tasks.close();
+    if tokio::time::timeout(STOP_LINGER, node.tasks.wait()).await.is_err() {
+        warn!("some tasks did not end in time");
+    }
+    if let Err(error) = node.registry.remove_node(&node.id).await {
+        warn!(%error, "the node's row stays in the registry until it is stale");
+    }
+}

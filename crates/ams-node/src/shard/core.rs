@@ -1,0 +1,839 @@
+//! Everything one media thread owns, as one synchronous value.
+//!
+//! Owns peers, streams, relay links' queues and the batch of outgoing datagrams. Never awaits, locks, or reads a clock:
+//! the shell in [`super`] calls it with datagrams, commands, frames and ticks, and tells it the time. Each call leaves
+//! what it took in `pending` lists; [`ShardCore::flush`] hands them on.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ams_media::{MediaPacket, SourceClock};
+use ams_relay::wire::EndReason;
+use ams_rtc::dtls::DtlsIdentity;
+use ams_rtc::ice::{DatagramKind, classify, peek_ufrag};
+use ams_rtc::publisher::{IngestSink, Publisher, PublisherEvent, PublisherSetup};
+use ams_rtc::transport::{CloseReason, Transmit};
+use ams_rtc::tx::{DatagramSink, TxBatch};
+use ams_rtc::viewer::{Feedback, Viewer, ViewerEvent, ViewerSetup};
+use ams_types::{Epoch, LayerNo, StreamKey, TrackNo};
+use bytes::Bytes;
+use slab::Slab;
+use tokio::sync::mpsc;
+
+use super::links::Links;
+use super::protocol::{Census, PeerId, REPORT_INTERVAL, ShardCommand, ShardEvent, ShardMedia};
+use super::stream::{Source, Stream};
+
+enum Role {
+    Publisher(Box<Publisher>),
+    Viewer(Box<Viewer>),
+}
+
+struct Peer {
+    id: PeerId,
+    stream: usize,
+    ufrags: Vec<Box<str>>,
+    addresses: Vec<(SocketAddr, IpAddr)>,
+    role: Role,
+}
+
+/// Everything one media thread owns. Not `Send` in spirit: what is never shared needs no lock.
+pub struct ShardCore {
+    identity: Arc<DtlsIdentity>,
+    peers: Slab<Peer>,
+    by_id: HashMap<PeerId, usize>,
+    by_ufrag: HashMap<Box<str>, usize>,
+    by_address: HashMap<(SocketAddr, IpAddr), usize>,
+    pub(super) streams: Slab<Stream>,
+    pub(super) by_key: HashMap<StreamKey, usize>,
+    pub(super) links: Links,
+    dirty: Vec<usize>,
+    tx: TxBatch,
+    socket: Rc<dyn Socket>,
+    siblings: Vec<Option<mpsc::Sender<ShardMedia>>>,
+    events: mpsc::Sender<ShardEvent>,
+    backlog: VecDeque<ShardEvent>,
+    feedback: Vec<Feedback>,
+    scratch: Vec<usize>,
+    tick_no: u64,
+    reported_at: Option<Instant>,
+    counts: Census,
+}
+
+/// The socket as the core sees it: it only sends.
+pub trait Socket {
+    /// Sends one datagram or a train of them; false if the kernel would not take it.
+    fn send(&self, to: SocketAddr, from: Option<IpAddr>, contents: &[u8], segment: Option<usize>) -> bool;
+    /// Longest train, in datagrams.
+    fn segments_max(&self) -> usize;
+}
+
+struct Out<'a> {
+    socket: &'a dyn Socket,
+    blocked: &'a mut u64,
+}
+
+impl DatagramSink for Out<'_> {
+    fn send(&mut self, to: SocketAddr, from: Option<IpAddr>, contents: &[u8], segment: Option<usize>) {
+        if !self.socket.send(to, from, contents, segment) {
+            *self.blocked += 1;
+        }
+    }
+}
+
+/// Where a publisher's packets go.
+struct Intake<'a> {
+    now: Instant,
+    stream: &'a mut Stream,
+    clocks: &'a mut Vec<(TrackNo, LayerNo, SourceClock)>,
+    messages: &'a mut Vec<(bool, Bytes)>,
+    keyframes: &'a mut Vec<(TrackNo, LayerNo)>,
+}
+
+impl IngestSink for Intake<'_> {
+    fn packet(&mut self, packet: MediaPacket) {
+        self.stream.take(self.now, Arc::new(packet));
+    }
+
+    fn clock(&mut self, track: TrackNo, layer: LayerNo, clock: SourceClock) {
+        self.clocks.push((track, layer, clock));
+    }
+
+    fn message(&mut self, binary: bool, data: Bytes) {
+        self.messages.push((binary, data));
+    }
+
+    fn keyframe_needed(&mut self, track: TrackNo, layer: LayerNo) {
+        self.keyframes.push((track, layer));
+    }
+}
+
+impl ShardCore {
+    /// An empty shard.
+    ///
+    /// `siblings` are the media rings of the node's shards by number, none for this one.
+    pub fn new(
+        identity: Arc<DtlsIdentity>,
+        socket: Rc<dyn Socket>,
+        siblings: Vec<Option<mpsc::Sender<ShardMedia>>>,
+        events: mpsc::Sender<ShardEvent>,
+        links: Links,
+    ) -> Self {
+        let tx = TxBatch::new(socket.segments_max());
+        Self {
+            identity,
+            peers: Slab::new(),
+            by_id: HashMap::new(),
+            by_ufrag: HashMap::new(),
+            by_address: HashMap::new(),
+            streams: Slab::new(),
+            by_key: HashMap::new(),
+            links,
+            dirty: Vec::new(),
+            tx,
+            socket,
+            siblings,
+            events,
+            backlog: VecDeque::new(),
+            feedback: Vec::new(),
+            scratch: Vec::new(),
+            tick_no: 0,
+            reported_at: None,
+            counts: Census::default(),
+        }
+    }
+
+    // --- datagrams ---------------------------------------------------------------------------------------------------
+
+    /// One datagram as it came. `data` is opened in place.
+    pub fn datagram(&mut self, now: Instant, from: SocketAddr, local_ip: IpAddr, data: &mut [u8]) {
+        let path = (from, local_ip);
+        let index = match classify(data) {
+            // A check names its session; the same address may start a new one.
+            DatagramKind::Stun => peek_ufrag(data).and_then(|ufrag| self.by_ufrag.get(ufrag).copied()),
+            DatagramKind::Unknown => None,
+            _ => self.by_address.get(&path).copied(),
+        };
+        let Some(index) = index else {
+            self.counts.unknown_datagrams += 1;
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let stream = peer.stream;
+        match &mut peer.role {
+            Role::Publisher(publisher) => {
+                let Some(s) = self.streams.get_mut(stream) else { return };
+                let had_pending = !s.pending.is_empty();
+                let mut clocks = Vec::new();
+                let mut messages = Vec::new();
+                let mut keyframes = Vec::new();
+                let mut intake =
+                    Intake { now, stream: s, clocks: &mut clocks, messages: &mut messages, keyframes: &mut keyframes };
+                publisher.handle_datagram(now, from, local_ip, data, &mut intake);
+                if !had_pending && !s.pending.is_empty() {
+                    self.dirty.push(stream);
+                }
+                for (track, layer, clock) in clocks {
+                    self.take_clock(stream, track, layer, clock);
+                }
+                for (binary, data) in messages {
+                    self.take_message(now, stream, None, binary, data);
+                }
+                for (track, layer) in keyframes {
+                    self.request_keyframe(now, stream, track, layer);
+                }
+            }
+            Role::Viewer(viewer) => {
+                self.feedback.clear();
+                viewer.handle_datagram(now, from, local_ip, data, &mut self.feedback);
+                if !self.feedback.is_empty() {
+                    self.answer_feedback(now, index);
+                }
+            }
+        }
+        self.after(now, index, Some(path));
+    }
+
+    /// Sends what a peer has to send and hears what it has to say. `path` is the one a datagram just came on.
+    fn after(&mut self, now: Instant, index: usize, path: Option<(SocketAddr, IpAddr)>) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if let Some(path) = path
+            && !peer.addresses.contains(&path)
+            && peer.role.is_validated(path.0)
+        {
+            if let Some(old) = self.by_address.insert(path, index)
+                && old != index
+                && let Some(old) = self.peers.get_mut(old)
+            {
+                old.addresses.retain(|a| *a != path);
+            }
+            if let Some(peer) = self.peers.get_mut(index) {
+                peer.addresses.push(path);
+            }
+        }
+        let mut closed = None;
+        let mut connected = false;
+        let mut messages = Vec::new();
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        match &mut peer.role {
+            Role::Publisher(publisher) => {
+                while let Some(transmit) = publisher.poll_transmit() {
+                    send(&*self.socket, &mut self.counts, &transmit);
+                }
+                while let Some(event) = publisher.poll_event() {
+                    match event {
+                        PublisherEvent::Connected => {}
+                        PublisherEvent::Closed(reason) => closed = Some(reason),
+                    }
+                }
+            }
+            Role::Viewer(viewer) => {
+                while let Some(transmit) = viewer.poll_transmit() {
+                    send(&*self.socket, &mut self.counts, &transmit);
+                }
+                while let Some(event) = viewer.poll_event() {
+                    match event {
+                        ViewerEvent::Connected => connected = true,
+                        ViewerEvent::Message { binary, data } => messages.push((binary, data)),
+                        ViewerEvent::Closed(reason) => closed = Some(reason),
+                    }
+                }
+            }
+        }
+        let (id, stream) = (peer.id, peer.stream);
+        if connected {
+            self.emit(ShardEvent::ViewerConnected { peer: id });
+            self.ask_keyframes_of(now, index);
+        }
+        for (binary, data) in messages {
+            self.take_message(now, stream, Some(index), binary, data);
+        }
+        if let Some(reason) = closed {
+            self.remove_peer(index);
+            self.emit(ShardEvent::PeerClosed { peer: id, reason });
+        }
+    }
+
+    fn answer_feedback(&mut self, now: Instant, index: usize) {
+        let feedback = std::mem::take(&mut self.feedback);
+        for item in &feedback {
+            let Some(peer) = self.peers.get_mut(index) else { break };
+            let stream = peer.stream;
+            let Role::Viewer(viewer) = &mut peer.role else { break };
+            match *item {
+                Feedback::Lost { track, seq } => {
+                    let Some(s) = self.streams.get(stream) else { continue };
+                    let mut out = Out { socket: &*self.socket, blocked: &mut self.counts.send_blocked };
+                    let sent = viewer.retransmit(
+                        now,
+                        track,
+                        seq,
+                        |layer, seq| s.layer(track, layer)?.ring.get(seq),
+                        &mut self.tx,
+                        &mut out,
+                    );
+                    self.counts.retransmissions += u64::from(sent);
+                }
+                Feedback::KeyframeWanted { track } => {
+                    let layer = viewer.layer_of(track);
+                    self.request_keyframe(now, stream, track, layer);
+                }
+            }
+        }
+        let mut out = Out { socket: &*self.socket, blocked: &mut self.counts.send_blocked };
+        self.tx.flush(&mut out);
+        self.feedback = feedback;
+    }
+
+    // --- media -------------------------------------------------------------------------------------------------------
+
+    /// Takes packets from a relay link or another shard.
+    pub(super) fn ingest(&mut self, now: Instant, index: usize, packet: Arc<MediaPacket>) {
+        if let Some(stream) = self.streams.get_mut(index) {
+            let had_pending = !stream.pending.is_empty();
+            if stream.take(now, packet) && !had_pending {
+                self.dirty.push(index);
+            }
+        }
+    }
+
+    /// Hands on everything taken in since the last flush: to links, replicas, and every viewer.
+    pub fn flush(&mut self, now: Instant) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for index in dirty.drain(..) {
+            self.fan_out(now, index);
+        }
+        self.dirty = dirty;
+        self.links.wake();
+        self.offer_backlog();
+    }
+
+    fn fan_out(&mut self, now: Instant, index: usize) {
+        let Some(stream) = self.streams.get_mut(index) else { return };
+        let mut packets = std::mem::take(&mut stream.pending);
+        let mut retargets = std::mem::take(&mut stream.retargets);
+        if stream.take_went_live()
+            && let Source::Publisher(peer) = stream.source
+        {
+            let layers = stream.report(now);
+            self.backlog.push_back(ShardEvent::PublisherLive { peer, layers });
+        }
+        for &(link, handle) in &stream.links {
+            self.links.push_media(now, link, handle, stream.epoch, &packets);
+        }
+        for to in &stream.replicas {
+            if let Some(Some(ring)) = self.siblings.get(usize::from(to.0)) {
+                let media =
+                    ShardMedia::Packets { key: stream.key.clone(), epoch: stream.epoch, packets: packets.clone() };
+                // Full: the replica's viewers find the gap by the numbers and ask for a keyframe.
+                self.counts.ring_drops += u64::from(ring.try_send(media).is_err());
+            }
+        }
+        let mut out = Out { socket: &*self.socket, blocked: &mut self.counts.send_blocked };
+        for &viewer in &stream.viewers {
+            if let Some(Peer { role: Role::Viewer(viewer), .. }) = self.peers.get_mut(viewer) {
+                for &(track, layer) in &retargets {
+                    viewer.set_target(track, layer);
+                }
+                for packet in &packets {
+                    self.counts.egress_packets += u64::from(viewer.forward(now, packet, &mut self.tx, &mut out));
+                }
+            }
+        }
+        self.tx.flush(&mut out);
+        packets.clear();
+        retargets.clear();
+        if let Some(stream) = self.streams.get_mut(index) {
+            stream.pending = packets;
+            stream.retargets = retargets;
+        }
+    }
+
+    pub(super) fn take_clock(&mut self, index: usize, track: TrackNo, layer: LayerNo, clock: SourceClock) {
+        let Some(stream) = self.streams.get_mut(index) else { return };
+        let Some(l) = stream.layer_mut(track, layer) else { return };
+        l.clock = Some(clock);
+        for &(link, handle) in &stream.links {
+            self.links.push_clock(link, handle, stream.epoch, track, layer, clock);
+        }
+        for to in &stream.replicas {
+            if let Some(Some(ring)) = self.siblings.get(usize::from(to.0)) {
+                let _ = ring.try_send(ShardMedia::Clock { key: stream.key.clone(), track, layer, clock });
+            }
+        }
+    }
+
+    /// A data channel message from the stream's source (`from` is none) or from a viewer of it.
+    pub(super) fn take_message(&mut self, now: Instant, index: usize, from: Option<usize>, binary: bool, data: Bytes) {
+        let Some(stream) = self.streams.get(index) else { return };
+        if from.is_some() {
+            // Viewer to publisher and to others across the cluster comes with the data channel work; see CHANGELOG.
+            return;
+        }
+        for &(link, handle) in &stream.links {
+            self.links.push_message(link, handle, binary, &data);
+        }
+        for to in &stream.replicas {
+            if let Some(Some(ring)) = self.siblings.get(usize::from(to.0)) {
+                let _ = ring.try_send(ShardMedia::Data { key: stream.key.clone(), binary, data: data.clone() });
+            }
+        }
+        let mut viewers = std::mem::take(&mut self.scratch);
+        viewers.extend_from_slice(&stream.viewers);
+        for viewer in viewers.drain(..) {
+            if let Some(Peer { role: Role::Viewer(peer), .. }) = self.peers.get_mut(viewer) {
+                peer.send_message(now, binary, &data);
+                self.after(now, viewer, None);
+            }
+        }
+        self.scratch = viewers;
+    }
+
+    // --- keyframes ---------------------------------------------------------------------------------------------------
+
+    fn ask_keyframes_of(&mut self, now: Instant, index: usize) {
+        let Some(Peer { stream, role: Role::Viewer(viewer), .. }) = self.peers.get(index) else { return };
+        let (stream, wanted) = (*stream, viewer.keyframes_wanted().collect::<Vec<_>>());
+        for (track, layer) in wanted {
+            self.request_keyframe(now, stream, track, layer);
+        }
+    }
+
+    /// Someone needs a keyframe. At most one request per layer and window goes on towards the publisher.
+    pub(super) fn request_keyframe(&mut self, now: Instant, index: usize, track: TrackNo, layer: LayerNo) {
+        let send = self
+            .streams
+            .get_mut(index)
+            .and_then(|s| s.layer_mut(track, layer))
+            .is_some_and(|l| l.throttle.request(now));
+        if send {
+            self.send_keyframe_request(now, index, track, layer);
+        }
+    }
+
+    /// Packets of a layer will not come: viewers cannot go on without a keyframe.
+    pub(super) fn gap(&mut self, now: Instant, index: usize, track: TrackNo, layer: LayerNo) {
+        self.request_keyframe(now, index, track, layer);
+    }
+
+    fn send_keyframe_request(&mut self, now: Instant, index: usize, track: TrackNo, layer: LayerNo) {
+        let Some(stream) = self.streams.get(index) else { return };
+        match stream.source {
+            Source::Publisher(id) => {
+                if let Some(&at) = self.by_id.get(&id)
+                    && let Some(Peer { role: Role::Publisher(publisher), .. }) = self.peers.get_mut(at)
+                {
+                    publisher.request_keyframe(track, layer);
+                    self.counts.keyframe_requests += 1;
+                    self.after(now, at, None);
+                }
+            }
+            Source::Link(link, _) => self.links.push_keyframe_request(link, &stream.key, track, layer),
+            Source::Shard(home) => {
+                if let Some(Some(ring)) = self.siblings.get(usize::from(home.0)) {
+                    let _ = ring.try_send(ShardMedia::KeyframeRequest { key: stream.key.clone(), track, layer });
+                }
+            }
+        }
+    }
+
+    // --- time --------------------------------------------------------------------------------------------------------
+
+    /// To be called every [`TICK`]: timers of peers and streams, reports, keepalives.
+    pub fn tick(&mut self, now: Instant) {
+        self.tick_no += 1;
+        for index in 0..self.peers.capacity() {
+            let Some(peer) = self.peers.get_mut(index) else { continue };
+            match &mut peer.role {
+                Role::Publisher(publisher) => publisher.handle_timeout(now),
+                Role::Viewer(viewer) => {
+                    // Viewers have no timer that is finer than this; a fifth of them per tick spreads the work.
+                    if !(self.tick_no + index as u64).is_multiple_of(VIEWER_TICKS) {
+                        continue;
+                    }
+                    let Some(stream) = self.streams.get(peer.stream) else { continue };
+                    viewer.handle_timeout(now, |track, layer| stream.layer(track, layer)?.clock);
+                }
+            }
+            self.after(now, index, None);
+            if (self.tick_no + index as u64).is_multiple_of(VIEWER_TICKS) {
+                self.ask_keyframes_of(now, index);
+            }
+        }
+        let report = self.reported_at.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_INTERVAL);
+        if report {
+            self.reported_at = Some(now);
+        }
+        for index in 0..self.streams.capacity() {
+            let Some(stream) = self.streams.get_mut(index) else { continue };
+            let mut due = Vec::new();
+            for layer in stream.layers_mut() {
+                if layer.throttle.poll(now) {
+                    due.push((layer.track, layer.no));
+                }
+            }
+            if report && !matches!(stream.source, Source::Shard(_)) {
+                let event = ShardEvent::StreamReport { key: stream.key.clone(), layers: stream.report(now) };
+                // Statistics may be dropped.
+                let _ = self.events.try_send(event);
+            }
+            for (track, layer) in due {
+                self.send_keyframe_request(now, index, track, layer);
+            }
+        }
+        let mut wants = Vec::new();
+        self.links.keyframe_wants(|key, track, layer| wants.push((key.clone(), track, layer)));
+        for (key, track, layer) in wants {
+            if let Some(&index) = self.by_key.get(&key) {
+                self.request_keyframe(now, index, track, layer);
+            }
+        }
+        self.links.tick(now);
+        self.flush(now);
+    }
+
+    // --- commands ----------------------------------------------------------------------------------------------------
+
+    /// One command of the control runtime. Links are added by the shell, which owns their tasks.
+    pub fn command(&mut self, now: Instant, command: ShardCommand) {
+        match command {
+            ShardCommand::AddPublisher { peer, key, epoch, setup } => self.add_publisher(now, peer, key, epoch, *setup),
+            ShardCommand::AddViewer { peer, key, setup } => self.add_viewer(now, peer, &key, *setup),
+            ShardCommand::SetViewerAnswer { peer, answer } => {
+                if let Some(&index) = self.by_id.get(&peer)
+                    && let Some(Peer { role: Role::Viewer(viewer), .. }) = self.peers.get_mut(index)
+                {
+                    viewer.set_remote(now, *answer);
+                    self.after(now, index, None);
+                }
+            }
+            ShardCommand::RestartIce { peer, local, remote } => {
+                if let Some(&index) = self.by_id.get(&peer)
+                    && let Some(p) = self.peers.get_mut(index)
+                {
+                    let ufrag: Box<str> = local.ufrag().into();
+                    match &mut p.role {
+                        Role::Publisher(publisher) => publisher.restart_ice(local, &remote),
+                        Role::Viewer(viewer) => viewer.restart_ice(local, &remote),
+                    }
+                    p.ufrags.push(ufrag.clone());
+                    let old = (p.ufrags.len() > 2).then(|| p.ufrags.remove(0));
+                    self.by_ufrag.insert(ufrag, index);
+                    if let Some(old) = old {
+                        self.by_ufrag.remove(&old);
+                    }
+                }
+            }
+            ShardCommand::ClosePeer { peer } => {
+                if let Some(&index) = self.by_id.get(&peer) {
+                    self.close_peer(now, index);
+                }
+            }
+            ShardCommand::Pull { link, key } => {
+                if !self.links.subscribe(link, &key) {
+                    let sentence = "the link to the origin is gone".to_owned();
+                    self.emit(ShardEvent::PullEnded { link, key, sentence });
+                }
+            }
+            ShardCommand::Serve { link, handle, key } => self.serve(link, handle, &key),
+            ShardCommand::RefuseServe { link, handle, sentence } => self.links.refuse(link, handle, &sentence),
+            ShardCommand::AddReplica { key, home, epoch, tracks } => {
+                if !self.by_key.contains_key(&key) {
+                    self.add_stream(Stream::new(now, key, epoch, tracks, Source::Shard(home)));
+                }
+            }
+            ShardCommand::FeedReplica { key, to } => {
+                if let Some(&index) = self.by_key.get(&key)
+                    && let Some(stream) = self.streams.get_mut(index)
+                    && !stream.replicas.contains(&to)
+                {
+                    stream.replicas.push(to);
+                }
+            }
+            ShardCommand::StopReplica { key, to } => {
+                if let Some(&index) = self.by_key.get(&key)
+                    && let Some(stream) = self.streams.get_mut(index)
+                {
+                    stream.replicas.retain(|r| *r != to);
+                }
+            }
+            ShardCommand::CloseStream { key } => {
+                if let Some(&index) = self.by_key.get(&key) {
+                    self.close_stream(now, index);
+                }
+            }
+            ShardCommand::Census(reply) => {
+                let _ = reply.send(self.census());
+            }
+            // The shell's.
+            ShardCommand::AddLink(_) | ShardCommand::Stop(_) => {}
+        }
+    }
+
+    fn add_peer(&mut self, id: PeerId, stream: usize, ufrag: Box<str>, role: Role) -> usize {
+        let index = self.peers.insert(Peer { id, stream, ufrags: vec![ufrag.clone()], addresses: Vec::new(), role });
+        self.by_id.insert(id, index);
+        self.by_ufrag.insert(ufrag, index);
+        index
+    }
+
+    fn add_publisher(&mut self, now: Instant, id: PeerId, key: StreamKey, epoch: Epoch, setup: PublisherSetup) {
+        if let Some(&old) = self.by_key.get(&key) {
+            self.close_stream(now, old);
+        }
+        let tracks = Arc::new(setup.stream_tracks());
+        let stream = self.add_stream(Stream::new(now, key, epoch, tracks, Source::Publisher(id)));
+        let ufrag = setup.transport.local.ufrag().into();
+        let publisher = Publisher::new(now, &self.identity, setup);
+        let index = self.add_peer(id, stream, ufrag, Role::Publisher(Box::new(publisher)));
+        self.after(now, index, None);
+    }
+
+    fn add_viewer(&mut self, now: Instant, id: PeerId, key: &StreamKey, setup: ViewerSetup) {
+        let Some(&stream) = self.by_key.get(key) else {
+            self.emit(ShardEvent::PeerClosed { peer: id, reason: CloseReason::ClosedHere });
+            return;
+        };
+        let ufrag = setup.transport.local.ufrag().into();
+        let mut viewer = Viewer::new(now, &self.identity, setup);
+        if let Some(stream) = self.streams.get(stream) {
+            for track in &stream.tracks.tracks {
+                if let Some(best) = stream.best_layer(track.no) {
+                    viewer.set_target(track.no, best);
+                }
+            }
+        }
+        let index = self.add_peer(id, stream, ufrag, Role::Viewer(Box::new(viewer)));
+        if let Some(stream) = self.streams.get_mut(stream) {
+            stream.viewers.push(index);
+        }
+        self.after(now, index, None);
+    }
+
+    pub(super) fn add_stream(&mut self, stream: Stream) -> usize {
+        let key = stream.key.clone();
+        let index = self.streams.insert(stream);
+        self.by_key.insert(key, index);
+        index
+    }
+
+    fn serve(&mut self, link: super::protocol::LinkId, handle: u32, key: &StreamKey) {
+        let Some(&index) = self.by_key.get(key) else {
+            self.links.refuse(link, handle, "the stream has just ended");
+            return;
+        };
+        let Some(stream) = self.streams.get_mut(index) else { return };
+        if self.links.accept(link, handle, stream.epoch, &stream.tracks) {
+            stream.links.retain(|(l, _)| *l != link);
+            stream.links.push((link, handle));
+            for layer in stream.layers() {
+                if let Some(clock) = layer.clock {
+                    self.links.push_clock(link, handle, stream.epoch, layer.track, layer.no, clock);
+                }
+            }
+        }
+    }
+
+    /// An edge let go of a stream.
+    pub(super) fn unserve(&mut self, link: super::protocol::LinkId, key: &StreamKey) {
+        if let Some(&index) = self.by_key.get(key)
+            && let Some(stream) = self.streams.get_mut(index)
+        {
+            stream.links.retain(|(l, _)| *l != link);
+        }
+    }
+
+    // --- endings -----------------------------------------------------------------------------------------------------
+
+    fn close_peer(&mut self, now: Instant, index: usize) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        match &mut peer.role {
+            Role::Publisher(publisher) => {
+                publisher.close(now);
+                while let Some(transmit) = publisher.poll_transmit() {
+                    send(&*self.socket, &mut self.counts, &transmit);
+                }
+            }
+            Role::Viewer(viewer) => {
+                viewer.close(now);
+                while let Some(transmit) = viewer.poll_transmit() {
+                    send(&*self.socket, &mut self.counts, &transmit);
+                }
+            }
+        }
+        self.remove_peer(index);
+    }
+
+    fn remove_peer(&mut self, index: usize) {
+        let Some(peer) = self.peers.try_remove(index) else { return };
+        self.by_id.remove(&peer.id);
+        for ufrag in &peer.ufrags {
+            if self.by_ufrag.get(ufrag) == Some(&index) {
+                self.by_ufrag.remove(ufrag);
+            }
+        }
+        for address in &peer.addresses {
+            if self.by_address.get(address) == Some(&index) {
+                self.by_address.remove(address);
+            }
+        }
+        if let Some(stream) = self.streams.get_mut(peer.stream) {
+            stream.viewers.retain(|v| *v != index);
+        }
+        let refused = match &peer.role {
+            Role::Publisher(publisher) => publisher.refused(),
+            Role::Viewer(viewer) => viewer.refused(),
+        };
+        self.counts.refused_datagrams += refused;
+    }
+
+    /// Ends a stream here: links hear that it ended, its peers are closed, replicas are left to the control runtime.
+    pub(super) fn close_stream(&mut self, now: Instant, index: usize) {
+        let Some(stream) = self.streams.get(index) else { return };
+        if let Source::Link(link, _) = stream.source {
+            self.links.unsubscribe(link, &stream.key);
+        }
+        self.forget_stream(now, index);
+    }
+
+    /// As [`Self::close_stream`], for a stream its origin does not send any more.
+    pub(super) fn forget_stream(&mut self, now: Instant, index: usize) {
+        let Some(stream) = self.streams.get(index) else { return };
+        for &(link, handle) in &stream.links {
+            self.links.end(link, handle, EndReason::Finished);
+        }
+        let peers: Vec<usize> = self.peers.iter().filter(|(_, p)| p.stream == index).map(|(i, _)| i).collect();
+        for peer in peers {
+            self.close_peer(now, peer);
+        }
+        let stream = self.streams.remove(index);
+        self.by_key.remove(&stream.key);
+        self.dirty.retain(|d| *d != index);
+        self.links.wake();
+    }
+
+    /// Forgets a link whose connection is gone, or closes one that is not.
+    pub(super) fn drop_link(&mut self, now: Instant, link: super::protocol::LinkId) {
+        self.links.remove(link);
+        let mut gone = Vec::new();
+        for (index, stream) in &mut self.streams {
+            stream.links.retain(|(l, _)| *l != link);
+            if matches!(stream.source, Source::Link(l, _) if l == link) {
+                gone.push(index);
+            }
+        }
+        for index in gone {
+            self.forget_stream(now, index);
+        }
+    }
+
+    /// Tells every peer and link that the node stops.
+    pub fn stop(&mut self, now: Instant) {
+        let streams: Vec<usize> = self.streams.iter().map(|(i, _)| i).collect();
+        for stream in streams {
+            self.close_stream(now, stream);
+        }
+        let peers: Vec<usize> = self.peers.iter().map(|(i, _)| i).collect();
+        for peer in peers {
+            self.close_peer(now, peer);
+        }
+        self.links.close_all();
+    }
+
+    // --- shard to shard ----------------------------------------------------------------------------------------------
+
+    /// Something from a sibling shard.
+    pub fn sibling(&mut self, now: Instant, media: ShardMedia) {
+        match media {
+            ShardMedia::Packets { key, epoch, packets } => {
+                if let Some(&index) = self.by_key.get(&key)
+                    && self.streams.get(index).is_some_and(|s| s.epoch == epoch)
+                {
+                    for packet in packets {
+                        self.ingest(now, index, packet);
+                    }
+                }
+            }
+            ShardMedia::Clock { key, track, layer, clock } => {
+                if let Some(&index) = self.by_key.get(&key) {
+                    self.take_clock(index, track, layer, clock);
+                }
+            }
+            ShardMedia::Data { key, binary, data } => {
+                if let Some(&index) = self.by_key.get(&key) {
+                    self.take_message(now, index, None, binary, data);
+                }
+            }
+            ShardMedia::KeyframeRequest { key, track, layer } => {
+                if let Some(&index) = self.by_key.get(&key) {
+                    self.request_keyframe(now, index, track, layer);
+                }
+            }
+        }
+    }
+
+    // --- events ------------------------------------------------------------------------------------------------------
+
+    /// Tells the control runtime; what does not fit is offered again at the next flush.
+    pub(super) fn emit(&mut self, event: ShardEvent) {
+        self.backlog.push_back(event);
+        self.offer_backlog();
+    }
+
+    fn offer_backlog(&mut self) {
+        while let Some(event) = self.backlog.pop_front() {
+            if let Err(error) = self.events.try_send(event) {
+                if let mpsc::error::TrySendError::Full(event) = error {
+                    self.backlog.push_front(event);
+                }
+                break;
+            }
+        }
+    }
+
+    /// What this shard holds.
+    pub fn census(&self) -> Census {
+        let mut census = self.counts.clone();
+        for (_, peer) in &self.peers {
+            match &peer.role {
+                Role::Publisher(publisher) => {
+                    census.publishers += 1;
+                    census.refused_datagrams += publisher.refused();
+                }
+                Role::Viewer(viewer) => {
+                    census.viewers += 1;
+                    census.refused_datagrams += viewer.refused();
+                }
+            }
+        }
+        census.streams = self.streams.len();
+        census.served = self.streams.iter().map(|(_, s)| s.links.len()).sum();
+        census.addresses = self.by_address.len();
+        census.events_waiting = self.backlog.len();
+        self.links.count(&mut census);
+        census
+    }
+}
+
+/// How often [`ShardCore::tick`] is to be called.
+pub const TICK: Duration = Duration::from_millis(20);
+/// A viewer's timers run every so many ticks.
+const VIEWER_TICKS: u64 = 5;
+
+fn send(socket: &dyn Socket, counts: &mut Census, transmit: &Transmit) {
+    if !socket.send(transmit.to, transmit.from_ip, &transmit.data, None) {
+        counts.send_blocked += 1;
+    }
+}
+
+impl Role {
+    fn is_validated(&self, remote: SocketAddr) -> bool {
+        match self {
+            Role::Publisher(publisher) => publisher.is_validated(remote),
+            Role::Viewer(viewer) => viewer.is_validated(remote),
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Media shards: the threads that carry media.
+//!
+//! Owns each shard's thread, runtime and tasks. The work itself is in [`core`], a plain value that the tasks borrow one
+//! at a time: datagrams, commands, what other shards send, ticks, and two tasks per relay link. Between reading and
+//! sending datagrams nothing awaits.
+
+pub mod core;
+mod frames;
+mod links;
+pub mod protocol;
+mod stream;
+
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use ams_relay::{Connected, ConnectedStd, LinkReader, RelayConfig, write_loop};
+use ams_rtc::dtls::DtlsIdentity;
+use ams_rtc::udp::{ReceiveBuffer, SendOutcome, UdpBindError, UdpShard};
+use ams_types::NodeId;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+
+use self::core::{ShardCore, Socket, TICK};
+use links::{LinkOut, Links};
+use protocol::{LinkId, LinkSetup, LinkSide, ShardCommand, ShardEvent, ShardMedia, ShardNo};
+
+/// Commands waiting for one shard; senders wait beyond.
+const COMMANDS_MAX: usize = 1024;
+/// Media of other shards waiting for one shard, in turns; dropped beyond.
+const MEDIA_MAX: usize = 4096;
+/// Batches of datagrams read before other tasks get a turn.
+const BATCHES_PER_TURN: usize = 4;
+/// Frames of one link handled before the shard flushes and other tasks get a turn.
+const FRAMES_PER_TURN: usize = 256;
+/// Commands taken at once.
+const COMMANDS_PER_TURN: usize = 64;
+
+/// The control runtime's end of a shard.
+#[derive(Debug)]
+pub struct ShardHandle {
+    /// What it is to do.
+    pub commands: mpsc::Sender<ShardCommand>,
+    /// The UDP port of its peers.
+    pub udp_port: u16,
+    /// Whether its socket takes IPv6.
+    pub ipv6: bool,
+}
+
+/// The threads of a node's shards; ended by [`Threads::stop`].
+#[derive(Debug)]
+pub struct Threads(Vec<JoinHandle<()>>);
+
+impl Threads {
+    /// Stops the shards and waits for their threads.
+    pub async fn stop(self, shards: &[ShardHandle]) {
+        for shard in shards {
+            let (done, stopped) = oneshot::channel();
+            if shard.commands.send(ShardCommand::Stop(done)).await.is_ok() {
+                let _ = stopped.await;
+            }
+        }
+        for thread in self.0 {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+/// What every shard of a node is made with.
+#[derive(Clone)]
+pub struct ShardConfig {
+    /// Ports of which each shard takes the first free one.
+    pub udp_ports: RangeInclusive<u16>,
+    /// The node's certificate.
+    pub identity: Arc<DtlsIdentity>,
+    /// Relay links' limits.
+    pub relay: RelayConfig,
+    /// The node's name.
+    pub node: NodeId,
+}
+
+/// Starts `count` shards. When one ends by a panic, `died` is told.
+///
+/// # Errors
+/// No UDP port, or no thread. Shards that started already end when their handles are dropped.
+pub fn start(
+    count: usize,
+    config: &ShardConfig,
+    events: &mpsc::Sender<ShardEvent>,
+    died: &mpsc::Sender<ShardNo>,
+) -> Result<(Vec<ShardHandle>, Threads), UdpBindError> {
+    let rings: Vec<_> = (0..count).map(|_| mpsc::channel::<ShardMedia>(MEDIA_MAX)).collect();
+    let senders: Vec<_> = rings.iter().map(|(sender, _)| sender.clone()).collect();
+    let mut shards = Vec::with_capacity(count);
+    let mut threads = Vec::with_capacity(count);
+    for (at, (_, media)) in rings.into_iter().enumerate() {
+        let no = ShardNo(at as u8);
+        let siblings = senders.iter().enumerate().map(|(n, s)| (n != at).then(|| s.clone())).collect();
+        let (shard, thread) = start_one(no, config.clone(), siblings, media, events.clone(), died.clone())?;
+        shards.push(shard);
+        threads.push(thread);
+    }
+    Ok((shards, Threads(threads)))
+}
+
+fn start_one(
+    no: ShardNo,
+    config: ShardConfig,
+    siblings: Vec<Option<mpsc::Sender<ShardMedia>>>,
+    media: mpsc::Receiver<ShardMedia>,
+    events: mpsc::Sender<ShardEvent>,
+    died: mpsc::Sender<ShardNo>,
+) -> Result<(ShardHandle, JoinHandle<()>), UdpBindError> {
+    let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+    let (bound, answer) = std::sync::mpsc::sync_channel(1);
+    let no_thread = |cause| UdpBindError::Io { port: 0, cause };
+    let thread = std::thread::Builder::new()
+        .name(format!("shard-{}", no.0))
+        .spawn(move || {
+            let run = AssertUnwindSafe(|| thread_main(config, siblings, media, events, inbox, &bound));
+            if std::panic::catch_unwind(run).is_err() {
+                let _ = died.blocking_send(no);
+            }
+        })
+        .map_err(no_thread)?;
+    let gone = || no_thread(std::io::Error::other("the shard's thread ended at once"));
+    let (udp_port, ipv6) = answer.recv().map_err(|_| gone())??;
+    Ok((ShardHandle { commands, udp_port, ipv6 }, thread))
+}
+
+type Bound = Result<(u16, bool), UdpBindError>;
+
+fn thread_main(
+    config: ShardConfig,
+    siblings: Vec<Option<mpsc::Sender<ShardMedia>>>,
+    media: mpsc::Receiver<ShardMedia>,
+    events: mpsc::Sender<ShardEvent>,
+    inbox: mpsc::Receiver<ShardCommand>,
+    bound: &std::sync::mpsc::SyncSender<Bound>,
+) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(cause) => {
+            let _ = bound.send(Err(UdpBindError::Io { port: 0, cause }));
+            return;
+        }
+    };
+    let local = LocalSet::new();
+    local.block_on(&runtime, async move {
+        let socket = match UdpShard::bind(config.udp_ports.clone()) {
+            Ok(socket) => Rc::new(socket),
+            Err(error) => {
+                let _ = bound.send(Err(error));
+                return;
+            }
+        };
+        let _ = bound.send(Ok((socket.port(), socket.has_ipv6())));
+        let links = Links::new(config.relay, config.node);
+        let core = ShardCore::new(config.identity, Rc::clone(&socket) as Rc<dyn Socket>, siblings, events, links);
+        let core = Rc::new(RefCell::new(core));
+        // The shard ends when its commands do; the other tasks end with the runtime.
+        tokio::task::spawn_local(read_datagrams(Rc::clone(&core), socket));
+        tokio::task::spawn_local(read_siblings(Rc::clone(&core), media));
+        tokio::task::spawn_local(tick(Rc::clone(&core)));
+        obey(core, inbox).await;
+    });
+}
+
+impl Socket for UdpShard {
+    fn send(&self, to: SocketAddr, from: Option<IpAddr>, contents: &[u8], segment: Option<usize>) -> bool {
+        matches!(UdpShard::send(self, to, from, contents, segment), SendOutcome::Sent)
+    }
+
+    fn segments_max(&self) -> usize {
+        UdpShard::segments_max(self)
+    }
+}
+
+async fn read_datagrams(core: Rc<RefCell<ShardCore>>, socket: Rc<UdpShard>) {
+    let mut buffer = ReceiveBuffer::new();
+    while socket.readable().await.is_ok() {
+        for _ in 0..BATCHES_PER_TURN {
+            let now = Instant::now();
+            let mut core = core.borrow_mut();
+            let read = socket.recv_batch(&mut buffer, |meta, datagram| {
+                core.datagram(now, meta.from, meta.local_ip, datagram);
+            });
+            core.flush(now);
+            match read {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "reading UDP failed");
+                    break;
+                }
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn read_siblings(core: Rc<RefCell<ShardCore>>, mut media: mpsc::Receiver<ShardMedia>) {
+    let mut batch = Vec::with_capacity(COMMANDS_PER_TURN);
+    while media.recv_many(&mut batch, COMMANDS_PER_TURN).await > 0 {
+        let now = Instant::now();
+        let mut core = core.borrow_mut();
+        for item in batch.drain(..) {
+            core.sibling(now, item);
+        }
+        core.flush(now);
+    }
+}
+
+async fn tick(core: Rc<RefCell<ShardCore>>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        interval.tick().await;
+        core.borrow_mut().tick(Instant::now());
+    }
+}
+
+async fn obey(core: Rc<RefCell<ShardCore>>, mut inbox: mpsc::Receiver<ShardCommand>) {
+    let mut links = tokio::task::JoinSet::new();
+    let mut batch = Vec::with_capacity(COMMANDS_PER_TURN);
+    loop {
+        tokio::select! {
+            got = inbox.recv_many(&mut batch, COMMANDS_PER_TURN) => if got == 0 { break },
+            Some(_) = links.join_next() => continue,
+        }
+        for command in batch.drain(..) {
+            let now = Instant::now();
+            match command {
+                ShardCommand::AddLink(setup) => {
+                    links.spawn_local(run_link(Rc::clone(&core), *setup));
+                }
+                ShardCommand::Stop(done) => {
+                    core.borrow_mut().stop(now);
+                    let drained = async { while links.join_next().await.is_some() {} };
+                    let _ = tokio::time::timeout(STOP_LINGER, drained).await;
+                    let _ = done.send(());
+                    return;
+                }
+                command => core.borrow_mut().command(now, command),
+            }
+        }
+        core.borrow_mut().flush(Instant::now());
+    }
+}
+
+/// Longest wait for links to write their last frames.
+const STOP_LINGER: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// One relay link, from its arrival on this shard to its end.
+async fn run_link(core: Rc<RefCell<ShardCore>>, setup: LinkSetup) {
+    let LinkSetup { link, side, stream, peer, leftover } = setup;
+    let remote = match stream.peer_addr() {
+        Ok(remote) => remote,
+        Err(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
+    };
+    let ended = match Connected::from_std(ConnectedStd { stream, peer, leftover }) {
+        Ok(connected) => {
+            let out = core.borrow_mut().links.add(Instant::now(), link, side, remote);
+            let (_, mut reader, mut writer) = connected.split();
+            tokio::select! {
+                read = read_frames(&core, link, &mut reader) => read,
+                written = write_loop(&mut writer, Rc::clone(&out.queue), Rc::clone(&out.wake), Instant::now) => {
+                    written.err().map_or_else(|| "closed by this node".to_owned(), |e| e.to_string())
+                }
+                reason = ordered(&out) => reason,
+            }
+        }
+        Err(error) => error.to_string(),
+    };
+    link_ended(&core, link, side, remote, ended);
+}
+
+async fn ordered(out: &LinkOut) -> String {
+    out.end.ordered().await
+}
+
+fn link_ended(core: &Rc<RefCell<ShardCore>>, link: LinkId, side: LinkSide, remote: SocketAddr, sentence: String) {
+    let now = Instant::now();
+    let mut core = core.borrow_mut();
+    core.drop_link(now, link);
+    core.emit(ShardEvent::LinkDown { link, side, remote, sentence });
+    core.flush(now);
+}
+
+async fn read_frames(core: &Rc<RefCell<ShardCore>>, link: LinkId, reader: &mut LinkReader<OwnedReadHalf>) -> String {
+    loop {
+        let mut handled = 0;
+        {
+            let now = Instant::now();
+            let mut core = core.borrow_mut();
+            while handled < FRAMES_PER_TURN {
+                match reader.next_frame() {
+                    Some(Ok(frame)) => {
+                        handled += 1;
+                        if let Err(sentence) = core.frame(now, link, frame) {
+                            return sentence;
+                        }
+                    }
+                    Some(Err(error)) => return error.to_string(),
+                    None => break,
+                }
+            }
+            if handled > 0 {
+                core.links.heard(now, link);
+                core.flush(now);
+            }
+        }
+        if handled == FRAMES_PER_TURN {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        match reader.read_batch().await {
+            Ok(0) => return "closed by the other end".to_owned(),
+            Ok(_) => {}
+            Err(error) => return error.to_string(),
+        }
+    }
+}

@@ -1,0 +1,562 @@
+//! A viewer's peer: a transport that a stream's media leaves by.
+//!
+//! Owns the viewer's SSRCs, numbers, payload types and extension ids, retransmission, sender reports and its data
+//! channel. One path alone seals RTP of an SSRC, [`Viewer::forward`] for media and [`Viewer::retransmit`] for RTX, and
+//! an index always means the same bytes. Never keeps packets: lost ones are looked up in the shard's ring.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ams_media::{MediaPacket, SourceClock, ViewerTrack};
+use ams_types::{Codec, ExtSeq, LayerNo, MediaKind, Mid, Pt, Ssrc, TrackNo};
+use bytes::Bytes;
+
+use crate::dtls::DtlsIdentity;
+use crate::ext::{Ext, ExtMap, ExtValues};
+use crate::ice::IceCredentials;
+use crate::rtcp::{self, Rtcp, SenderInfo, ntp_middle};
+use crate::rtp::{HEADER_LEN_MAX, HeaderFields, write_header, write_rtx_header};
+use crate::sctp::ChannelId;
+use crate::sdp::{NegotiatedTrack, OfferedTrack, PlayAnswer};
+use crate::transport::{CloseReason, Received, RemoteTransport, Transmit, Transport, TransportConfig, TransportEvent};
+use crate::tx::{DatagramSink, TxBatch};
+
+/// How often sender reports go out once the first has.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// The first few come faster: without one, sound and picture are not in step yet.
+const REPORT_INTERVAL_FIRST: Duration = Duration::from_millis(200);
+/// How many come faster.
+const REPORTS_FIRST: u32 = 5;
+/// Round trip assumed until a receiver report tells.
+const RTT_ASSUMED: Duration = Duration::from_millis(100);
+/// Sender reports whose sending is remembered, to measure round trips.
+const REPORTS_KEPT: usize = 8;
+/// Data channels of one viewer that messages go to.
+const CHANNELS_KEPT: usize = 4;
+/// Canonical name in RTCP: one per node is enough, tracks of one stream share it (RFC 7022).
+const CNAME: &str = "ams-node";
+
+/// One track as this viewer gets it.
+#[derive(Clone, Debug)]
+pub struct EgressTrack {
+    /// Which track of the stream.
+    pub no: TrackNo,
+    /// Its codec.
+    pub codec: Codec,
+    /// Its m-line.
+    pub mid: Mid,
+    /// Its SSRC.
+    pub ssrc: Ssrc,
+    /// Its payload type.
+    pub pt: Pt,
+    /// Source and payload type of retransmissions, where negotiated.
+    pub rtx: Option<(Ssrc, Pt)>,
+    /// Negotiated header extensions.
+    pub exts: ExtMap,
+    /// False where the viewer declined the track.
+    pub accepted: bool,
+}
+
+impl From<&OfferedTrack> for EgressTrack {
+    fn from(offered: &OfferedTrack) -> Self {
+        Self {
+            no: offered.track.no,
+            codec: offered.track.codec.codec,
+            mid: offered.mid.clone(),
+            ssrc: offered.track.ssrc,
+            pt: offered.pt,
+            rtx: offered.track.rtx_ssrc.zip(offered.rtx_pt),
+            exts: offered.exts,
+            accepted: true,
+        }
+    }
+}
+
+impl From<&NegotiatedTrack> for EgressTrack {
+    fn from(agreed: &NegotiatedTrack) -> Self {
+        Self {
+            no: agreed.no,
+            codec: agreed.codec.codec,
+            mid: agreed.mid.clone(),
+            ssrc: agreed.ssrc,
+            pt: agreed.pt,
+            rtx: agreed.rtx_ssrc.zip(agreed.rtx_pt),
+            exts: agreed.exts,
+            accepted: true,
+        }
+    }
+}
+
+/// What is known of a viewer when its peer is made.
+#[derive(Debug)]
+pub struct ViewerSetup {
+    /// Our end of the transport.
+    pub transport: TransportConfig,
+    /// The viewer's end; none while our offer is not answered.
+    pub remote: Option<RemoteTransport>,
+    /// Its tracks; as offered while the offer is not answered.
+    pub tracks: Vec<EgressTrack>,
+    /// Name of the data channel we open, if one was negotiated.
+    pub channel_label: Option<String>,
+}
+
+/// What a viewer asks of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feedback {
+    /// A packet did not arrive.
+    Lost {
+        /// Of which track.
+        track: TrackNo,
+        /// The viewer's number of it.
+        seq: u16,
+    },
+    /// Its decoder needs a keyframe.
+    KeyframeWanted {
+        /// Of which track.
+        track: TrackNo,
+    },
+}
+
+/// What a viewer's peer has to say.
+#[derive(Clone, Debug)]
+pub enum ViewerEvent {
+    /// The transport is up.
+    Connected,
+    /// A data channel message.
+    Message {
+        /// Whether it is binary.
+        binary: bool,
+        /// The message.
+        data: Bytes,
+    },
+    /// It is over; nothing follows.
+    Closed(CloseReason),
+}
+
+struct Track {
+    setup: EgressTrack,
+    numbering: ViewerTrack,
+    rtx_seq: u64,
+    bytes: u64,
+    /// The viewer's reports name this SSRC: it has bound it, the MID can be left out.
+    bound: bool,
+}
+
+/// A viewer's peer.
+pub struct Viewer {
+    transport: Transport,
+    tracks: Vec<Track>,
+    channel_label: Option<String>,
+    channels: Vec<ChannelId>,
+    transport_seq: u16,
+    rtt: Option<Duration>,
+    reports: VecDeque<(u32, Instant)>,
+    reported_at: Option<Instant>,
+    reports_sent: u32,
+    scratch: Vec<u8>,
+    malformed: u64,
+    events: VecDeque<ViewerEvent>,
+}
+
+impl Viewer {
+    /// A peer that waits for the viewer's first connectivity check.
+    pub fn new(now: Instant, identity: &Arc<DtlsIdentity>, setup: ViewerSetup) -> Self {
+        let mut transport = Transport::new(now, identity, setup.transport);
+        if let Some(remote) = setup.remote {
+            transport.set_remote(now, remote);
+        }
+        let tracks = setup
+            .tracks
+            .into_iter()
+            .map(|setup| Track {
+                numbering: ViewerTrack::new(setup.codec.clock_rate(), rand::random::<u16>() & 0x7fff, rand::random()),
+                rtx_seq: u64::from(rand::random::<u16>() & 0x7fff),
+                bytes: 0,
+                bound: false,
+                setup: fixed_bytes_without_rtx(setup),
+            })
+            .collect();
+        Self {
+            transport,
+            tracks,
+            channel_label: setup.channel_label,
+            channels: Vec::new(),
+            transport_seq: 0,
+            rtt: None,
+            reports: VecDeque::new(),
+            reported_at: None,
+            reports_sent: 0,
+            scratch: Vec::new(),
+            malformed: 0,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The viewer answered our offer.
+    pub fn set_remote(&mut self, now: Instant, answer: PlayAnswer) {
+        for track in &mut self.tracks {
+            match answer.tracks.iter().find(|t| t.no == track.setup.no) {
+                Some(agreed) => track.setup = fixed_bytes_without_rtx(agreed.into()),
+                None => track.setup.accepted = false,
+            }
+        }
+        if answer.data.is_none() {
+            self.channel_label = None;
+        }
+        self.transport.set_remote(now, answer.remote);
+        self.drain_transport(now);
+    }
+
+    // --- media out ---------------------------------------------------------------------------------------------------
+
+    /// Sends one packet of the stream to this viewer, if it gets it now. Returns whether it was sent.
+    pub fn forward(
+        &mut self,
+        now: Instant,
+        packet: &MediaPacket,
+        tx: &mut TxBatch,
+        sink: &mut dyn DatagramSink,
+    ) -> bool {
+        if !self.transport.is_connected() {
+            return false;
+        }
+        let Some(track) = self.tracks.iter_mut().find(|t| t.setup.no == packet.track && t.setup.accepted) else {
+            return false;
+        };
+        let Some(rewritten) = track.numbering.forward(packet) else { return false };
+        let sent = send_original(&self.transport, track, &mut self.transport_seq, now, packet, rewritten, tx, sink);
+        track.bytes += packet.payload.len() as u64;
+        sent
+    }
+
+    /// Answers a NACK: finds the packet with `lookup` and sends it again, as RTX where negotiated. False if it was not.
+    pub fn retransmit<'r>(
+        &mut self,
+        now: Instant,
+        track: TrackNo,
+        seq: u16,
+        lookup: impl FnOnce(LayerNo, ExtSeq) -> Option<&'r Arc<MediaPacket>>,
+        tx: &mut TxBatch,
+        sink: &mut dyn DatagramSink,
+    ) -> bool {
+        let rtt = self.rtt.unwrap_or(RTT_ASSUMED);
+        let Some(track) = self.tracks.iter_mut().find(|t| t.setup.no == track) else { return false };
+        let Some(resend) = track.numbering.nack(now, rtt, seq) else { return false };
+        let Some(packet) = lookup(resend.layer, resend.source_seq) else { return false };
+        let rewritten = resend.rewritten(packet);
+        if !resend.sent {
+            let Some(rewritten) = track.numbering.forward(packet) else { return false };
+            return send_original(&self.transport, track, &mut self.transport_seq, now, packet, rewritten, tx, sink);
+        }
+        let Some((ssrc, pt)) = track.setup.rtx else {
+            return send_original(&self.transport, track, &mut self.transport_seq, now, packet, rewritten, tx, sink);
+        };
+        let (Some(sealer), Some(path)) = (self.transport.sealer(), self.transport.media_path()) else { return false };
+        let index = track.rtx_seq;
+        track.rtx_seq += 1;
+        let fields = HeaderFields {
+            marker: packet.marker,
+            pt,
+            seq: ExtSeq(index).low16(),
+            timestamp: rewritten.timestamp,
+            ssrc,
+        };
+        let mut values = ExtValues::from_media(&packet.extensions);
+        if !track.bound {
+            values.mid = Some(track.setup.mid.0.as_bytes());
+        }
+        self.transport_seq = self.transport_seq.wrapping_add(1);
+        values.transport_seq = Some(self.transport_seq);
+        let mut header = [0; HEADER_LEN_MAX];
+        let Ok(header_len) =
+            write_rtx_header(&mut header, &fields, resend.viewer_seq.low16(), &track.setup.exts, &values)
+        else {
+            return false;
+        };
+        // The original number is the head of the RTX payload.
+        let payload_len = packet.payload.len() + 2;
+        let len = header_len + packet.payload.len() + sealer.profile().rtp_overhead();
+        let from = (!path.local_ip.is_unspecified()).then_some(path.local_ip);
+        tx.push(sink, path.remote, from, len, |room| {
+            let Some(plain) = room.get_mut(..header_len + packet.payload.len()) else { return false };
+            let (head, body) = plain.split_at_mut(header_len);
+            head.copy_from_slice(&header[..header_len]);
+            body.copy_from_slice(&packet.payload);
+            sealer.seal_rtp(index, room, header_len - 2, payload_len).is_ok()
+        })
+    }
+
+    /// Sends a data channel message; lost if no channel is open or its backlog is full.
+    pub fn send_message(&mut self, now: Instant, binary: bool, data: &Bytes) {
+        for &channel in &self.channels {
+            let _ = self.transport.send_message(now, channel, binary, data.clone());
+        }
+    }
+
+    // --- feedback in -------------------------------------------------------------------------------------------------
+
+    /// One datagram from `from`, which came to our address `local_ip`. What it asks for is appended to `feedback`.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        local_ip: IpAddr,
+        datagram: &mut [u8],
+        feedback: &mut Vec<Feedback>,
+    ) {
+        match self.transport.handle_datagram(now, from, local_ip, datagram) {
+            Received::Rtcp(packet) => {
+                let mut reader = Reader {
+                    tracks: &mut self.tracks,
+                    reports: &self.reports,
+                    rtt: &mut self.rtt,
+                    malformed: &mut self.malformed,
+                };
+                reader.read(now, packet, feedback);
+            }
+            Received::Rtp(_) | Received::Nothing => {}
+        }
+        self.drain_transport(now);
+    }
+
+    fn drain_transport(&mut self, now: Instant) {
+        while let Some(event) = self.transport.poll_event() {
+            match event {
+                TransportEvent::Connected { .. } => {
+                    if let Some(label) = self.channel_label.take() {
+                        // Refused only for a label too long or a closed transport; then there is no channel.
+                        let _ = self.transport.open_channel(now, &label);
+                    }
+                    self.events.push_back(ViewerEvent::Connected);
+                }
+                TransportEvent::ChannelOpen { id, .. } if self.channels.len() < CHANNELS_KEPT => self.channels.push(id),
+                TransportEvent::ChannelClosed { id } => self.channels.retain(|c| *c != id),
+                TransportEvent::Message { binary, data, .. } => {
+                    self.events.push_back(ViewerEvent::Message { binary, data });
+                }
+                TransportEvent::Closed(reason) => self.events.push_back(ViewerEvent::Closed(reason)),
+                TransportEvent::ChannelOpen { .. } | TransportEvent::PathChanged { .. } => {}
+            }
+        }
+    }
+
+    // --- time --------------------------------------------------------------------------------------------------------
+
+    /// Timers and sender reports; to be called every 100 ms or so. `clock_of` gives a layer's last sender report.
+    pub fn handle_timeout(&mut self, now: Instant, clock_of: impl Fn(TrackNo, LayerNo) -> Option<SourceClock>) {
+        self.transport.handle_timeout(now);
+        self.drain_transport(now);
+        let interval = if self.reports_sent < REPORTS_FIRST { REPORT_INTERVAL_FIRST } else { REPORT_INTERVAL };
+        let due = self.reported_at.is_none_or(|at| now.saturating_duration_since(at) >= interval);
+        if !due || !self.transport.is_connected() {
+            return;
+        }
+        let mut out = std::mem::take(&mut self.scratch);
+        out.clear();
+        let mut middle = None;
+        for track in self.tracks.iter().filter(|t| t.setup.accepted) {
+            let Some(layer) = track.numbering.layer() else { continue };
+            let Some(clock) = clock_of(track.setup.no, layer) else { continue };
+            let time = clock.at(now, track.setup.codec.clock_rate());
+            let Some(rtp_timestamp) = track.numbering.timestamp(time.rtp) else { continue };
+            let info = SenderInfo {
+                ssrc: track.setup.ssrc,
+                ntp: time.ntp,
+                rtp_timestamp,
+                packets: (track.numbering.counters().packets & 0xffff_ffff) as u32,
+                octets: (track.bytes & 0xffff_ffff) as u32,
+            };
+            rtcp::write_sender_report(&mut out, &info, &[]);
+            rtcp::write_cname(&mut out, track.setup.ssrc, CNAME);
+            // Audio and video report nearly the same moment; the last one stands for the round trip.
+            middle = Some(ntp_middle(time.ntp));
+        }
+        if let Some(middle) = middle {
+            self.transport.send_rtcp(now, &out);
+            self.reported_at = Some(now);
+            self.reports_sent = self.reports_sent.saturating_add(1);
+            if self.reports.len() == REPORTS_KEPT {
+                self.reports.pop_front();
+            }
+            self.reports.push_back((middle, now));
+        }
+        self.scratch = out;
+    }
+
+    // --- what it wants -----------------------------------------------------------------------------------------------
+
+    /// Layers of which this viewer needs a keyframe to begin or go on.
+    pub fn keyframes_wanted(&self) -> impl Iterator<Item = (TrackNo, LayerNo)> + '_ {
+        let connected = self.transport.is_connected();
+        self.tracks
+            .iter()
+            .filter(move |t| connected && t.setup.accepted && t.setup.codec.kind() == MediaKind::Video)
+            .filter_map(|t| Some((t.setup.no, t.numbering.waiting_keyframe()?)))
+    }
+
+    /// The layer a track is on, or waits for.
+    pub fn layer_of(&self, track: TrackNo) -> LayerNo {
+        let track = self.tracks.iter().find(|t| t.setup.no == track);
+        track.and_then(|t| t.numbering.layer().or(t.numbering.waiting_keyframe())).unwrap_or_default()
+    }
+
+    /// Sets the layer a track is to be on.
+    pub fn set_target(&mut self, track: TrackNo, layer: LayerNo) {
+        if let Some(track) = self.tracks.iter_mut().find(|t| t.setup.no == track) {
+            track.numbering.set_target(layer);
+        }
+    }
+
+    /// New credentials after an ICE restart; the old keep working until the first check on the new.
+    pub fn restart_ice(&mut self, local: IceCredentials, remote: &IceCredentials) {
+        self.transport.restart_ice(local);
+        self.transport.set_remote_credentials(remote);
+    }
+
+    /// Says goodbye; what is to be sent is in [`Self::poll_transmit`].
+    pub fn close(&mut self, now: Instant) {
+        let mut bye = Vec::new();
+        let ssrcs: Vec<Ssrc> = self.tracks.iter().filter(|t| t.setup.accepted).map(|t| t.setup.ssrc).collect();
+        if let Some(first) = ssrcs.first() {
+            rtcp::write_receiver_report(&mut bye, *first, &[]);
+            rtcp::write_bye(&mut bye, &ssrcs);
+            self.transport.send_rtcp(now, &bye);
+        }
+        self.transport.close(now);
+    }
+
+    /// The next control datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transport.poll_transmit()
+    }
+
+    /// The next thing to say.
+    pub fn poll_event(&mut self) -> Option<ViewerEvent> {
+        self.events.pop_front()
+    }
+
+    /// Whether a connectivity check from this address has been authenticated.
+    pub fn is_validated(&self, remote: SocketAddr) -> bool {
+        self.transport.is_validated(remote)
+    }
+
+    /// Round trip to the viewer, once a report told.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    /// Datagrams refused so far: wrong integrity, forged, replayed, malformed.
+    pub fn refused(&self) -> u64 {
+        self.transport.refused() + self.malformed
+    }
+}
+
+/// Without RTX a lost packet goes out again under its own number, and must then be the same to the byte: extensions
+/// that change with each sending are left out.
+fn fixed_bytes_without_rtx(mut setup: EgressTrack) -> EgressTrack {
+    if setup.rtx.is_none() {
+        setup.exts.remove(Ext::TransportCc);
+        setup.exts.remove(Ext::AbsSendTime);
+    }
+    setup
+}
+
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the one place an original packet is written; its callers hold the parts apart"
+)]
+fn send_original(
+    transport: &Transport,
+    track: &mut Track,
+    transport_seq: &mut u16,
+    _now: Instant,
+    packet: &MediaPacket,
+    rewritten: ams_media::Rewritten,
+    tx: &mut TxBatch,
+    sink: &mut dyn DatagramSink,
+) -> bool {
+    let (Some(sealer), Some(path)) = (transport.sealer(), transport.media_path()) else { return false };
+    let fields = HeaderFields {
+        marker: packet.marker,
+        pt: track.setup.pt,
+        seq: rewritten.seq.low16(),
+        timestamp: rewritten.timestamp,
+        ssrc: track.setup.ssrc,
+    };
+    let mut values = ExtValues::from_media(&packet.extensions);
+    // Without RTX the MID stays on for good, so that a packet sent again has the same bytes.
+    if !track.bound || track.setup.rtx.is_none() {
+        values.mid = Some(track.setup.mid.0.as_bytes());
+    }
+    if track.setup.exts.id(Ext::TransportCc).is_some() {
+        *transport_seq = transport_seq.wrapping_add(1);
+        values.transport_seq = Some(*transport_seq);
+    }
+    let mut header = [0; HEADER_LEN_MAX];
+    let Ok(header_len) = write_header(&mut header, &fields, &track.setup.exts, &values) else { return false };
+    let payload_len = packet.payload.len();
+    let len = header_len + payload_len + sealer.profile().rtp_overhead();
+    let from = (!path.local_ip.is_unspecified()).then_some(path.local_ip);
+    tx.push(sink, path.remote, from, len, |room| {
+        let Some(plain) = room.get_mut(..header_len + payload_len) else { return false };
+        let (head, body) = plain.split_at_mut(header_len);
+        head.copy_from_slice(&header[..header_len]);
+        body.copy_from_slice(&packet.payload);
+        sealer.seal_rtp(rewritten.seq.0, room, header_len, payload_len).is_ok()
+    })
+}
+
+/// The parts of a viewer that reading RTCP needs while the transport lends the packet.
+struct Reader<'a> {
+    tracks: &'a mut Vec<Track>,
+    reports: &'a VecDeque<(u32, Instant)>,
+    rtt: &'a mut Option<Duration>,
+    malformed: &'a mut u64,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, now: Instant, packet: &[u8], feedback: &mut Vec<Feedback>) {
+        for item in rtcp::parse(packet) {
+            match item {
+                Ok(Rtcp::ReceiverReport { reports, .. }) => self.reports(now, reports),
+                Ok(Rtcp::SenderReport(report)) => self.reports(now, report.reports),
+                Ok(Rtcp::Nack { media, seqs, .. }) => {
+                    if let Some(track) = self.track_of(media) {
+                        feedback.extend(seqs.map(|seq| Feedback::Lost { track, seq }));
+                    }
+                }
+                Ok(Rtcp::Pli { media, .. }) => {
+                    feedback.extend(self.track_of(media).map(|track| Feedback::KeyframeWanted { track }));
+                }
+                Ok(Rtcp::Fir { entries, .. }) => {
+                    for (ssrc, _) in entries {
+                        feedback.extend(self.track_of(ssrc).map(|track| Feedback::KeyframeWanted { track }));
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => *self.malformed += 1,
+            }
+        }
+    }
+
+    fn track_of(&self, ssrc: Ssrc) -> Option<TrackNo> {
+        self.tracks.iter().find(|t| t.setup.ssrc == ssrc).map(|t| t.setup.no)
+    }
+
+    fn reports(&mut self, now: Instant, reports: rtcp::ReportBlocks<'_>) {
+        for report in reports {
+            if let Some(track) = self.tracks.iter_mut().find(|t| t.setup.ssrc == report.ssrc) {
+                track.bound = true;
+            }
+            if let Some((_, sent_at)) =
+                self.reports.iter().find(|(middle, _)| *middle == report.last_sr && *middle != 0)
+            {
+                let held = Duration::from_secs_f64(f64::from(report.delay_since_last_sr) / 65_536.0);
+                let sample = now.saturating_duration_since(*sent_at).saturating_sub(held);
+                *self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+            }
+        }
+    }
+}

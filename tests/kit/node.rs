@@ -1,0 +1,211 @@
+//! A node as a process of its own.
+//!
+//! Owns the process: it is killed when the value is dropped. Its log goes to a file that is printed when a test panics.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{eventually, http};
+
+/// How a node is started.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// `origin`, `edge`, `standalone`; or `demo`.
+    pub mode: &'static str,
+    /// Its address: every node of a test has its own, as hosts have.
+    pub ip: Ipv4Addr,
+    /// Registry URI; none for `demo` and the default.
+    pub registry: Option<String>,
+    /// Database prefix, so that tests share a server.
+    pub prefix: Option<String>,
+    /// Cluster key file.
+    pub key: Option<PathBuf>,
+    /// Further arguments.
+    pub args: Vec<String>,
+}
+
+impl NodeOptions {
+    /// A node of this mode at this address.
+    pub fn new(mode: &'static str, ip: [u8; 4]) -> Self {
+        Self { mode, ip: ip.into(), registry: None, prefix: None, key: None, args: Vec::new() }
+    }
+
+    /// With these arguments too.
+    #[must_use]
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|a| (*a).to_owned()));
+        self
+    }
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct NodeProcess {
+    /// Where its HTTP is.
+    pub http: SocketAddr,
+    /// Where its relay is.
+    pub relay: SocketAddr,
+    options: NodeOptions,
+    child: Child,
+    log: PathBuf,
+}
+
+/// The binary under test.
+pub fn binary() -> Result<PathBuf> {
+    // target/debug/deps/cluster-… → target/debug/ams-node
+    let mut path = std::env::current_exe()?;
+    path.pop();
+    if path.ends_with("deps") {
+        path.pop();
+    }
+    let path = std::env::var_os("AMS_TEST_NODE").map_or(path.join("ams-node"), PathBuf::from);
+    ensure!(path.exists(), "{} is not built: run `cargo build -p ams-node` first", path.display());
+    Ok(path)
+}
+
+/// A TCP port nobody listens on at `ip`.
+pub fn free_port(ip: Ipv4Addr) -> Result<u16> {
+    Ok(TcpListener::bind((ip, 0))?.local_addr()?.port())
+}
+
+impl NodeProcess {
+    /// Starts a node and waits until it is ready.
+    ///
+    /// # Errors
+    /// It did not become ready in time.
+    pub async fn start(options: NodeOptions) -> Result<Self> {
+        let http = SocketAddr::from((options.ip, free_port(options.ip)?));
+        let relay = SocketAddr::from((options.ip, free_port(options.ip)?));
+        Self::start_at(options, http, relay).await
+    }
+
+    /// Starts a node at given addresses and waits until it is ready.
+    ///
+    /// # Errors
+    /// It did not become ready in time.
+    pub async fn start_at(options: NodeOptions, http: SocketAddr, relay: SocketAddr) -> Result<Self> {
+        let log = std::env::temp_dir().join(format!("ams-node-{}-{:08x}.log", options.mode, rand::random::<u32>()));
+        let file = File::create(&log)?;
+        let mut command = Command::new(binary()?);
+        if options.mode == "demo" {
+            command.args(["demo", "--origin-http", &http.to_string(), "--edge-http", &relay.to_string()]);
+        } else {
+            command.args(["--mode", options.mode, "--http", &http.to_string(), "--relay", &relay.to_string()]);
+            command.args(["--advertise", &options.ip.to_string()]);
+        }
+        if let Some(registry) = &options.registry {
+            command.args(["--registry", registry]);
+        }
+        if let Some(prefix) = &options.prefix {
+            command.env("AMS_REGISTRY_CLIENT__DATABASE_PREFIX", prefix);
+        }
+        if let Some(key) = &options.key {
+            command.arg("--cluster-key-file").arg(key);
+        }
+        command.args(&options.args).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let child = command.spawn().context("starting the node")?;
+        let mut node = Self { http, relay, options, child, log };
+        node.wait_ready().await?;
+        Ok(node)
+    }
+
+    async fn wait_ready(&mut self) -> Result<()> {
+        let url = self.url("/readyz");
+        for _ in 0..300 {
+            if let Some(status) = self.child.try_wait()? {
+                anyhow::bail!("{} node ended with {status}:\n{}", self.options.mode, self.log());
+            }
+            if http::get(&url).await.is_ok_and(|answer| answer.status == 200) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        anyhow::bail!("{} node is not ready:\n{}", self.options.mode, self.log())
+    }
+
+    /// `http://…` of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http)
+    }
+
+    /// `ws://…` of an application's socket.
+    pub fn websocket(&self, app: &str) -> String {
+        format!("ws://{}/{app}/websocket", self.http)
+    }
+
+    /// All it logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it as `kill -9` does.
+    ///
+    /// # Errors
+    /// The system would not.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts it again with the same addresses, after [`Self::kill`] or [`Self::terminate`].
+    ///
+    /// # Errors
+    /// It did not become ready in time.
+    pub async fn restart(&mut self) -> Result<()> {
+        let again = Self::start_at(self.options.clone(), self.http, self.relay).await?;
+        *self = again;
+        Ok(())
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    ///
+    /// # Errors
+    /// It did not end in time.
+    pub async fn terminate(&mut self) -> Result<ExitStatus> {
+        let signalled = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status()?;
+        ensure!(signalled.success(), "kill -TERM failed");
+        let child = &mut self.child;
+        let ended = eventually("the node ends after SIGTERM", Duration::from_secs(15), || {
+            let ended = child.try_wait().ok().flatten();
+            async move { ended }
+        })
+        .await;
+        ended.with_context(|| self.log())
+    }
+
+    /// Resident memory in kB.
+    pub fn rss_kb(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()
+    }
+
+    /// Open file descriptors.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(60).collect();
+            eprintln!("--- end of the log of the {} node at {}:", self.options.mode, self.http);
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+        let _ = std::fs::remove_file(&self.log);
+    }
+}
