@@ -1,12 +1,15 @@
-//! Is the process alive, and should it get traffic: `/healthz`, `/readyz`, and AMS's `/rest/v2/liveness`.
+//! Is the process alive, should it get traffic, and how is it: `/healthz`, `/readyz`, AMS's `/rest/v2/liveness`,
+//! `/metrics`.
 //!
 //! Owns the answers' shape. Liveness never asks the registry: a database outage must not restart nodes.
 
+use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::client::{ClientAddr, is_trusted};
 use crate::state::Shared;
 
 pub(crate) async fn healthz(State(state): State<Shared>) -> Response {
@@ -39,6 +42,16 @@ pub(crate) async fn liveness(State(state): State<Shared>) -> Response {
         true => answer(StatusCode::OK, &json!({"host": state.host_name, "status": "ok"})),
         false => answer(StatusCode::INTERNAL_SERVER_ERROR, &json!({"host": "unknown", "status": "error"})),
     }
+}
+
+/// The node's figures, for a Prometheus inside the network: strangers learn nothing of them.
+pub(crate) async fn metrics(State(state): State<Shared>, Extension(client): Extension<ClientAddr>) -> Response {
+    if !is_trusted(client.0, &state.config.trusted_proxies) {
+        let body = json!({"error": "figures are told to loopback and private addresses only (api.trusted_proxies)"});
+        return answer(StatusCode::FORBIDDEN, &body);
+    }
+    let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4"), (header::CACHE_CONTROL, "no-store")];
+    (headers, state.node.metrics().await).into_response()
 }
 
 /// AMS's version object. Its tools look for "Enterprise Edition" before they use a cluster.

@@ -65,6 +65,7 @@ impl Api {
             .route("/", get(pages::landing))
             .route("/healthz", get(health::healthz))
             .route("/readyz", get(health::readyz))
+            .route("/metrics", get(health::metrics))
             .route("/rest/v2/liveness", get(health::liveness))
             .route("/rest/v2/version", get(health::version))
             .route("/{app}", get(pages::to_directory))

@@ -272,7 +272,5 @@ pub trait Node: Send + Sync + 'static {
     fn readiness(&self) -> Vec<Check>;
 
     /// The node's figures in the Prometheus text format.
-    fn metrics(&self) -> BoxFuture<'_, String> {
-        Box::pin(std::future::ready(String::new()))
-    }
+    fn metrics(&self) -> BoxFuture<'_, String>;
 }

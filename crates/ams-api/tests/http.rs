@@ -322,6 +322,15 @@ async fn one_address_cannot_take_all() {
 }
 
 #[tokio::test]
+async fn figures_are_for_the_network_only() {
+    let f = fixture_with(ApiConfig::default());
+    let got = f.get("/metrics").await;
+    assert_eq!((got.status.as_u16(), got.body.contains("ams_publishers 1")), (200, true));
+    let outside = [("x-forwarded-for", "203.0.113.9")];
+    assert_eq!(f.ask("GET", "/metrics", &outside, "").await.status, 403);
+}
+
+#[tokio::test]
 async fn health() {
     let f = fixture_with(ApiConfig { host_name: "node-7".into(), ..Default::default() });
     assert_eq!(f.get("/healthz").await.json()["status"], "ok");

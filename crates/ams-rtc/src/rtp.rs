@@ -290,7 +290,7 @@ pub fn write_header(
             out.put(data);
         }
     });
-    while out.at % 4 != 0 && !out.overflow {
+    while !out.at.is_multiple_of(4) && !out.overflow {
         out.put(&[0]);
     }
     if out.overflow {

@@ -591,7 +591,7 @@ mod tests {
             ("chunks of zero length", 1, vec![0, 0, 0, 0, 0, 0], false),
             ("run longer than the count", 1, vec![0x3f, 0xff, 9], true),
             ("reserved symbol", 1, vec![0x60, 1], true),
-            ("most a packet can claim", 65_535, vec![0x1f, 0xff].repeat(9), true),
+            ("most a packet can claim", 65_535, [0x1f, 0xff].repeat(9), true),
         ] {
             let body = [head(count), tail].concat();
             let feedback = Feedback::parse(&body);

@@ -270,6 +270,10 @@ impl Node for FakeNode {
         self.starts.subscribe()
     }
 
+    fn metrics(&self) -> BoxFuture<'_, String> {
+        std::future::ready("ams_publishers 1\n".to_owned()).boxed()
+    }
+
     fn alive(&self) -> bool {
         self.alive.load(Ordering::SeqCst)
     }

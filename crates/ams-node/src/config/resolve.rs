@@ -219,7 +219,10 @@ impl Resolver<'_> {
     fn apps(&mut self) {
         let apps = &self.raw.apps;
         let twice = apps.iter().enumerate().find(|(at, app)| apps.iter().take(*at).any(|before| before == *app));
-        if apps.is_empty() {
+        let reserved = apps.iter().find(|app| ams_api::RESERVED_APP_NAMES.contains(&app.as_str()));
+        if let Some(app) = reserved {
+            self.wrong("apps", format!("names {app}, which the server's own addresses start with"), "choose another name");
+        } else if apps.is_empty() {
             self.wrong("apps", "names no application", "for example [\"WebRTCAppEE\"]");
         } else if let Some((_, app)) = twice {
             self.wrong("apps", format!("names {app} twice"), "name each once");

@@ -343,6 +343,9 @@ mod tests {
             let Rtcp::Remb { bitrate: read, ssrcs, .. } = ours(&out).remove(0) else { panic!() };
             assert!(read.0 <= bitrate && bitrate - read.0 <= bitrate >> 17, "{bitrate} read as {read:?}");
             assert_eq!(ssrcs.collect::<Vec<_>>(), [THEM, US]);
+            if bitrate == 0 {
+                continue; // the other implementation has no zero: it reads a float without a mantissa
+            }
             let packets = theirs(&out);
             let remb: &ReceiverEstimatedMaximumBitrate = cast(&*packets[0]);
             assert_eq!((remb.bitrate as u64, &remb.ssrcs[..]), (read.0, &[THEM.0, US.0][..]));
@@ -371,7 +374,8 @@ mod tests {
             ),
             ("feedback without a body", vec![0x8f, 205, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0], RtcpError::Feedback),
         ] {
-            let datagram = [good.clone(), bytes, good.clone()].concat();
+            let behind = if bytes.len() < 4 { Vec::new() } else { good.clone() };
+            let datagram = [good.clone(), bytes, behind].concat();
             let items: Vec<_> = parse(&datagram).collect();
             assert!(matches!(items[0], Ok(Rtcp::Pli { .. })), "{name}: what stands before it is read");
             assert_eq!(items[1].as_ref().unwrap_err(), &want, "{name}");

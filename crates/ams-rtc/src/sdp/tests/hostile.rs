@@ -43,17 +43,57 @@ fn strangers_sdps_are_refused_with_a_reason() {
         ("same mids", change("a=mid:1", "a=mid:0"), SdpError::DuplicateMid { mid: ams_types::Mid("0".into()) }),
         ("mid with blanks", change("a=mid:0", "a=mid:a b"), malformed(line_of("a=mid:0"))),
         ("long mid", change("a=mid:0", &format!("a=mid:{}", "m".repeat(33))), malformed(line_of("a=mid:0"))),
-        ("payload type 128", change("SAVPF 111", "SAVPF 128"), malformed(line_of("m=audio 9 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126"))),
-        ("payload type twice", change("SAVPF 111 63", "SAVPF 111 111"), malformed(line_of("m=audio 9 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126"))),
-        ("payload type of letters", change("rtpmap:111", "rtpmap:abc"), malformed(line_of("a=rtpmap:111 opus/48000/2"))),
-        ("no formats", change("SAVPF 111 63 9 0 8 13 110 126", "SAVPF"), malformed(line_of("m=audio 9 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126"))),
-        ("port too large", change("m=audio 9", "m=audio 65536"), malformed(line_of("m=audio 9 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126"))),
-        ("SSRC too large", change("a=ssrc:3735928559", "a=ssrc:4294967296"), malformed(line_of("a=ssrc:3735928559 cname:Zk3VbN0qXy1r"))),
-        ("extension id 0", change("a=extmap:1 ", "a=extmap:0 "), malformed(line_of("a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level"))),
+        (
+            "payload type 128",
+            change("SAVPF 111", "SAVPF 128"),
+            malformed(line_of("m=audio 9 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126")),
+        ),
+        (
+            "payload type twice",
+            change("SAVPF 111 63", "SAVPF 111 111"),
+            malformed(line_of("m=audio 9 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126")),
+        ),
+        (
+            "payload type of letters",
+            change("rtpmap:111", "rtpmap:abc"),
+            malformed(line_of("a=rtpmap:111 opus/48000/2")),
+        ),
+        (
+            "no formats",
+            change("SAVPF 111 63 9 0 8 13 110 126", "SAVPF"),
+            malformed(line_of("m=audio 9 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126")),
+        ),
+        (
+            "port too large",
+            change("m=audio 9", "m=audio 65536"),
+            malformed(line_of("m=audio 9 UDP/TLS/RTP/SAVPF 111 63 9 0 8 13 110 126")),
+        ),
+        (
+            "SSRC too large",
+            change("a=ssrc:3735928559", "a=ssrc:4294967296"),
+            malformed(line_of("a=ssrc:3735928559 cname:Zk3VbN0qXy1r")),
+        ),
+        (
+            "extension id 0",
+            change("a=extmap:1 ", "a=extmap:0 "),
+            malformed(line_of("a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level")),
+        ),
         ("setup of nobody", change("a=setup:actpass", "a=setup:holdconn"), malformed(line_of("a=setup:actpass"))),
-        ("fingerprint of odd length", change("a=fingerprint:sha-256 ", "a=fingerprint:sha-256 AB:"), malformed(line_of("a=setup:actpass") - 1)),
-        ("short ICE password", change("a=ice-pwd:vT0Lq9xN4wZr8yBcE1dFgHjK", "a=ice-pwd:x"), malformed(line_of("a=ice-pwd:vT0Lq9xN4wZr8yBcE1dFgHjK"))),
-        ("huge format parameters", change("minptime=10", &"x".repeat(3000)), malformed(line_of("a=fmtp:111 minptime=10;useinbandfec=1"))),
+        (
+            "fingerprint of odd length",
+            change("a=fingerprint:sha-256 ", "a=fingerprint:sha-256 AB:"),
+            malformed(line_of("a=setup:actpass") - 1),
+        ),
+        (
+            "short ICE password",
+            change("a=ice-pwd:vT0Lq9xN4wZr8yBcE1dFgHjK", "a=ice-pwd:x"),
+            malformed(line_of("a=ice-pwd:vT0Lq9xN4wZr8yBcE1dFgHjK")),
+        ),
+        (
+            "huge format parameters",
+            change("minptime=10", &"x".repeat(3000)),
+            malformed(line_of("a=fmtp:111 minptime=10;useinbandfec=1")),
+        ),
         ("no fingerprints", base.replace("a=fingerprint", "a=x"), SdpError::NoFingerprint),
         ("only weak fingerprints", base.replace("a=fingerprint:sha-256", "a=fingerprint:md5"), SdpError::NoFingerprint),
         ("no ICE", base.replace("a=ice-ufrag", "a=x"), SdpError::NoIceCredentials),
@@ -93,7 +133,8 @@ fn what_is_kept_of_an_sdp_is_bounded() {
         })
         .collect();
     let layers = (0..600).map(|n| format!("r{n}")).collect::<Vec<_>>().join(";");
-    let text = sample::chromium_simulcast.replace("a=simulcast:send h;m;l", &format!("{flood}a=simulcast:send {layers}"));
+    let text =
+        sample::chromium_simulcast.replace("a=simulcast:send h;m;l", &format!("{flood}a=simulcast:send {layers}"));
     let sdp = RemoteSdp::parse(&text).unwrap();
     let media = &sdp.media[0];
     assert_eq!((media.ssrcs.len(), media.fid.len()), (SSRCS_MAX, SSRCS_MAX));
@@ -118,8 +159,7 @@ fn nothing_of_a_stranger_breaks_out_of_its_line() {
 /// Runs a text through everything that reads SDP.
 fn read_everywhere(text: &str) {
     let own = local();
-    let tracks =
-        [play_track(0, params(Codec::Opus, "")), play_track(1, params(Codec::H264, H264))];
+    let tracks = [play_track(0, params(Codec::Opus, "")), play_track(1, params(Codec::H264, H264))];
     let offer = offer_play(&own, &tracks).unwrap();
     let _ = parse_play_answer(text, &offer);
     let _ = parse_sdpfrag(text);

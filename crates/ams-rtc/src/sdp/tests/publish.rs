@@ -101,7 +101,14 @@ fn chromium_is_answered_with_one_codec_and_known_extensions_only() {
     assert_eq!(values(&answer.sdp, 1, "rtcp-fb"), ["96 nack", "96 nack pli", "96 ccm fir", "96 transport-cc"]);
     let mut exts = values(&answer.sdp, 1, "extmap");
     exts.sort_unstable();
-    let uris = [(10, Ext::Rid), (11, Ext::RepairedRid), (13, Ext::VideoOrientation), (3, Ext::TransportCc), (4, Ext::Mid), (5, Ext::PlayoutDelay)];
+    let uris = [
+        (10, Ext::Rid),
+        (11, Ext::RepairedRid),
+        (13, Ext::VideoOrientation),
+        (3, Ext::TransportCc),
+        (4, Ext::Mid),
+        (5, Ext::PlayoutDelay),
+    ];
     assert_eq!(exts, uris.map(|(id, ext)| format!("{id} {}", ext.uri())), "neither unknown ones nor the send time");
 
     let [audio, video] = &answer.tracks[..] else { panic!("{:?}", answer.tracks) };
@@ -137,14 +144,22 @@ fn simulcast_layers_are_accepted_by_rid() {
     for (name, changed, want) in [
         ("alternatives and pauses", change("send h;m;l", "send h,x;~m;l"), "recv h;m;l"),
         ("a layer bound to another codec", change("a=rid:m send", "a=rid:m send pt=98"), "recv h;l"),
-        ("more layers than are taken", change("a=rid:h send", "a=rid:a send\na=rid:b send\na=rid:h send"), "recv h;m;l"),
+        (
+            "more layers than are taken",
+            change("a=rid:h send", "a=rid:a send\na=rid:b send\na=rid:h send"),
+            "recv h;m;l",
+        ),
         ("a layer without its a=rid", change("a=rid:l send\n", ""), "recv h;m"),
         ("both directions", change("send h;m;l", "recv x send h;m;l"), "recv h;m;l"),
     ] {
         assert_eq!(values(&changed.sdp, 0, "simulcast"), [want], "{name}");
     }
     let mute = change("a=extmap:10 ", "a=extmap:10/inactive ");
-    assert_eq!(mute.tracks[0].layers, [PublishedLayer::default()], "layers that cannot be told apart are not asked for");
+    assert_eq!(
+        mute.tracks[0].layers,
+        [PublishedLayer::default()],
+        "layers that cannot be told apart are not asked for"
+    );
     assert!(values(&mute.sdp, 0, "simulcast").is_empty());
 
     let six = "a=rid:a send\na=rid:b send\na=rid:c send\na=rid:h send";

@@ -21,8 +21,18 @@ fn video(codec: Codec, fmtp: &str) -> PlayTrack {
 fn streams_are_answered_with_the_viewers_numbers() {
     let rows = [
         ("Chromium, VP8", sample::chromium_view, video(Codec::Vp8, ""), "96 97"),
-        ("Chromium, H.264 exact", sample::chromium_view, video(Codec::H264, &H264.replace("42e01f", "4d001f")), "117 118"),
-        ("Chromium, FFmpeg's H.264", sample::chromium_view, video(Codec::H264, &H264.replace("42e01f", "42c01f")), "103 104"),
+        (
+            "Chromium, H.264 exact",
+            sample::chromium_view,
+            video(Codec::H264, &H264.replace("42e01f", "4d001f")),
+            "117 118",
+        ),
+        (
+            "Chromium, FFmpeg's H.264",
+            sample::chromium_view,
+            video(Codec::H264, &H264.replace("42e01f", "42c01f")),
+            "103 104",
+        ),
         ("Chromium, VP9 profile 2", sample::chromium_view, video(Codec::Vp9, "profile-id=2"), "100 101"),
         ("Chromium, AV1", sample::chromium_view, video(Codec::Av1, "profile=0"), "45 46"),
         ("aiortc, VP8", sample::aiortc_view, video(Codec::Vp8, ""), "97 98"),
