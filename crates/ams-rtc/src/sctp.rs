@@ -5,6 +5,7 @@
 //! limit on what it sends the association is aborted; past the limit on what it should read a message is dropped.
 
 mod dcep;
+mod gate;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use rtc_shared::TransportProtocol;
 
 use crate::dtls::DtlsRole;
 use dcep::{Dcep, Open};
+use gate::Gate;
 
 /// Channels open or opening at once.
 pub const CHANNELS_MAX: usize = 16;
@@ -135,6 +137,7 @@ pub struct DataChannels {
     connected: bool,
     channels: Vec<Channel>,
     streams_seen: Vec<u16>,
+    gate: Gate,
     events: std::collections::VecDeque<ChannelEvent>,
     unreadable_bytes: usize,
     peer_message_len_max: usize,
@@ -162,6 +165,7 @@ impl DataChannels {
             connected: false,
             channels: Vec::new(),
             streams_seen: Vec::new(),
+            gate: Gate::default(),
             events: std::collections::VecDeque::new(),
             unreadable_bytes: 0,
             peer_message_len_max: PEER_MESSAGE_LEN_DEFAULT,
@@ -271,7 +275,7 @@ impl DataChannels {
 
     /// Takes one decrypted SCTP packet.
     pub fn handle_packet(&mut self, now: Instant, packet: Bytes) {
-        if matches!(self.state, State::Closed) {
+        if matches!(self.state, State::Closed) || !self.gate.admits(&packet) {
             return;
         }
         let mut rest = packet.get(12..).unwrap_or_default();
@@ -355,6 +359,7 @@ impl DataChannels {
             if let Some(transmit) = association.poll_transmit(now)
                 && let Payload::RawEncode(packets) = transmit.message
             {
+                packets.iter().for_each(|packet| self.gate.on_sent(packet));
                 return Some(packets);
             }
         }

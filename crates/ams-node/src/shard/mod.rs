@@ -238,7 +238,10 @@ async fn obey(core: Rc<RefCell<ShardCore>>, mut inbox: mpsc::Receiver<ShardComma
             let now = Instant::now();
             match command {
                 ShardCommand::AddLink(setup) => {
-                    links.spawn_local(run_link(Rc::clone(&core), *setup));
+                    // Taken in before its task runs: the next command may be for this link.
+                    let remote = setup.stream.peer_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+                    let out = core.borrow_mut().links.add(now, setup.link, setup.side, remote);
+                    links.spawn_local(run_link(Rc::clone(&core), *setup, remote, out));
                 }
                 ShardCommand::Stop(done) => {
                     core.borrow_mut().stop(now);
@@ -258,15 +261,10 @@ async fn obey(core: Rc<RefCell<ShardCore>>, mut inbox: mpsc::Receiver<ShardComma
 const STOP_LINGER: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// One relay link, from its arrival on this shard to its end.
-async fn run_link(core: Rc<RefCell<ShardCore>>, setup: LinkSetup) {
+async fn run_link(core: Rc<RefCell<ShardCore>>, setup: LinkSetup, remote: SocketAddr, out: LinkOut) {
     let LinkSetup { link, side, stream, peer, leftover } = setup;
-    let remote = match stream.peer_addr() {
-        Ok(remote) => remote,
-        Err(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
-    };
     let ended = match Connected::from_std(ConnectedStd { stream, peer, leftover }) {
         Ok(connected) => {
-            let out = core.borrow_mut().links.add(Instant::now(), link, side, remote);
             let (_, mut reader, mut writer) = connected.split();
             tokio::select! {
                 read = read_frames(&core, link, &mut reader) => read,

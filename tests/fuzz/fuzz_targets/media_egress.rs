@@ -1,0 +1,85 @@
+//! One viewer's track and its ring, under any order of packets, switches, restarts and NACKs.
+//!
+//! The numbers of packets come from a relay link, so they are outside input too. What must hold: a viewer's number is
+//! given out once, and a NACK finds the packet that was sent under it.
+#![no_main]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ams_fuzz::{Input, at};
+use ams_media::{Insert, LayerMonitor, MediaPacket, PacketExtensions, PacketRing, RingLimits, ViewerTrack};
+use ams_types::{ExtSeq, LayerNo, TrackNo};
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+
+const LIMITS: RingLimits = RingLimits { packets: 64, bytes: 4000, span: Duration::from_secs(2) };
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut input = Input::new(bytes);
+    let mut track = ViewerTrack::new(90_000, input.u16(), input.u32());
+    let mut monitor = LayerMonitor::default();
+    let mut rings: Vec<PacketRing> = (0..3).map(|_| PacketRing::new(LIMITS)).collect();
+    let mut next = [1u64 << 16; 3];
+    let mut given: HashMap<u64, (u32, u8, u64)> = HashMap::new();
+    let (mut clock, mut run) = (0u64, 0u32);
+    while !input.is_empty() {
+        let what = input.u8();
+        clock += u64::from(what >> 6) * 20;
+        match what & 0x0f {
+            0 => track.skip_to_keyframe(),
+            1 => {
+                track.on_source_restart();
+                rings.iter_mut().for_each(PacketRing::clear);
+                run += 1;
+            }
+            2 => track.set_target(LayerNo(input.u8() % 4)),
+            3 => {
+                let asked = input.u16();
+                let Some(resend) = track.nack(at(clock), Duration::from_millis(20), asked) else { continue };
+                assert_eq!(resend.viewer_seq.low16(), asked);
+                let known = given.get(&resend.viewer_seq.0);
+                assert_eq!(known.is_some(), resend.sent);
+                if let Some(known) = known {
+                    assert_eq!(*known, (run, resend.layer.0, resend.source_seq.0));
+                }
+            }
+            kind => {
+                let layer = what >> 4 & 0x03;
+                let Some(place) = next.get_mut(usize::from(layer)) else { continue };
+                let seq = match kind {
+                    4 => input.u64(),
+                    5 => place.saturating_sub(input.u8().into()),
+                    6 => place.saturating_add(input.u16().into()),
+                    _ => *place,
+                };
+                *place = (*place).max(seq.saturating_add(1)).min(1 << 60);
+                let packet = Arc::new(MediaPacket {
+                    track: TrackNo(0),
+                    layer: LayerNo(layer),
+                    seq: ExtSeq(seq),
+                    timestamp: (seq as u32).wrapping_mul(3000),
+                    marker: false,
+                    keyframe: kind & 1 == 1,
+                    extensions: PacketExtensions::default(),
+                    payload: Bytes::from_static(&[0; 100]),
+                    ingest_at: at(clock),
+                });
+                if rings[usize::from(layer)].insert(packet.clone()) != Insert::Stored {
+                    continue;
+                }
+                if let Some(best) = monitor.on_packet(at(clock), &packet) {
+                    track.set_target(best);
+                }
+                if kind == 15 {
+                    track.skip(&packet);
+                } else if let Some(rewritten) = track.forward(&packet) {
+                    assert!(rewritten.seq.0 < 1 << 48);
+                    let former = given.insert(rewritten.seq.0, (run, layer, seq));
+                    assert_eq!(former, None, "number {} was given out twice", rewritten.seq.0);
+                }
+            }
+        }
+    }
+});
