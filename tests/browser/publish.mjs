@@ -2,8 +2,9 @@
 //
 //   drive publish.mjs --url http://127.0.0.1:5080/WebRTCAppEE/ [--stream stream1] [--seconds 0]
 //
-// Events: `ready` (page open, camera shown), `publishing` (startedMs since the press). With --seconds 0 it publishes
-// until standard input is closed. The result has the seconds, frames sent, codecs, complaints of the page.
+// Events: `ready` (page open, camera shown), `publishing` (startedMs since the press), `stopped` (Stop Publishing was
+// pressed). With --seconds 0 it publishes until standard input is closed. The result has the frames sent, codecs, and
+// complaints of the page.
 import { ask, launch, openPage } from "./lib/browser.mjs";
 import { emit, lasting, options, run, until } from "./lib/driver.mjs";
 import { summary, watch } from "./lib/probe.mjs";
@@ -23,7 +24,7 @@ await run(option.deadline, async () => {
   const browser = await launch(option.browser);
   const { page, complaints } = await openPage(browser);
   await page.goto(option.url, { timeout: 30_000 });
-  const said = () => ask(page, () => document.querySelector("#notice .notice-text")?.textContent);
+  const said = () => ask(page, () => document.querySelector("#notice")?.textContent);
   const ready = await until(
     () => ask(page, () => document.querySelector("#start_publish_button")?.disabled === false),
     20_000,
@@ -57,6 +58,7 @@ await run(option.deadline, async () => {
   const stillLive = await ask(page, () => document.querySelector("#broadcastingInfo")?.hidden === false);
   const lastSaid = await said();
   await page.click("#stop_publish_button");
+  emit("stopped");
   const last = samples.at(-1);
   return {
     ok: stillLive === true,

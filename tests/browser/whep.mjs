@@ -1,11 +1,13 @@
 // A browser watches by WHEP, with a client of thirty lines of its own.
 //
 //   drive whep.mjs --url http://127.0.0.1:5081/WebRTCAppEE/whep/stream1 [--browser chromium|firefox] [--seconds 5]
-//                  [--codec VP8|H264|VP9|AV1] [--token T]
+//                  [--codec VP8|H264|VP9|AV1] [--token T] [--loss 5 --delay 25]
 //
+// With --loss, that share (in percent) of the datagrams is lost each way, and the others are --delay milliseconds late.
 // The result has what was seen and heard, the status and headers of the answer, and the status of the DELETE.
 import { launch, openPage } from "./lib/browser.mjs";
 import { emit, lasting, options, run, until } from "./lib/driver.mjs";
+import { candidateOf, lossy, through } from "./lib/lossy.mjs";
 import { summary, watch } from "./lib/probe.mjs";
 import { serveLocally } from "./lib/static.mjs";
 
@@ -15,6 +17,8 @@ const option = options({
   seconds: 5,
   codec: "",
   token: "",
+  loss: 0,
+  delay: 0,
   startDeadline: 20,
   deadline: 300,
 });
@@ -55,14 +59,14 @@ async function start({ url, codec, token }) {
   const body = await response.text();
   if (response.status !== 201)
     return { failed: `status ${response.status}: ${body.slice(0, 300)}`, status: response.status, headers };
-  await peer.setRemoteDescription({ type: "answer", sdp: body });
+  await peer.setRemoteDescription({ type: "answer", sdp: await window.through(body) });
   const session = headers.location ? new URL(headers.location, response.url).href : undefined;
   window.finish = async () => {
+    // Before the connection is closed: the server forgets a session whose peer has said goodbye.
+    const gone = session ? await fetch(session, { method: "DELETE", headers: authorization }) : undefined;
+    await gone?.text();
     peer.close();
-    if (!session) return undefined;
-    const gone = await fetch(session, { method: "DELETE", headers: authorization });
-    await gone.text();
-    return gone.status;
+    return gone?.status;
   };
   return { status: response.status, headers, session };
 }
@@ -71,6 +75,13 @@ await run(option.deadline, async () => {
   const base = await serveLocally({ "/whep": PAGE });
   const browser = await launch(option.browser);
   const { page, complaints } = await openPage(browser);
+  let network;
+  await page.exposeFunction("through", async (sdp) => {
+    const node = candidateOf(sdp);
+    if (!node || (option.loss === 0 && option.delay === 0)) return sdp;
+    network = await lossy(node, { loss: option.loss, delayMs: option.delay });
+    return through(sdp, network);
+  });
   await page.goto(`${base}/whep`);
   await page.evaluate(() => window.amsProbe.arm("#video"));
   const answer = await page.evaluate(start, { url: option.url, codec: option.codec, token: option.token });
@@ -85,5 +96,5 @@ await run(option.deadline, async () => {
   emit("playing", { firstFrameMs: first });
   const seen = summary(await watch(page, "#video", lasting(option.seconds)));
   const deleted = await page.evaluate(() => window.finish());
-  return { ...seen, ...answer, deleted, complaints };
+  return { ...seen, ...answer, deleted, network: network?.counts, complaints };
 });

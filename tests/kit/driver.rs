@@ -66,10 +66,14 @@ impl Driver {
                     Ok(value) => return Ok(value),
                     Err(_) => eprintln!("{}: {line}", self.name),
                 },
-                Ok(_) => bail!("{} ended without a result: {}", self.name, self.errors().await),
+                Ok(_) => {
+                    let errors = self.errors().await;
+                    bail!("{} ended without a result: {errors}", self.name)
+                }
                 Err(_) => {
                     let _ = self.child.start_kill();
-                    bail!("{} said nothing for {limit:?}: {}", self.name, self.errors().await)
+                    let errors = self.errors().await;
+                    bail!("{} said nothing for {limit:?}: {errors}", self.name)
                 }
             }
         }
@@ -104,13 +108,17 @@ impl Driver {
                 Ok(_) => break,
                 Err(_) => {
                     let _ = self.child.start_kill();
-                    bail!("{} did not end within {limit:?}: {}", self.name, self.errors().await)
+                    let errors = self.errors().await;
+                    bail!("{} did not end within {limit:?}: {errors}", self.name)
                 }
             }
         }
         match last {
             Some(value) => Ok(value),
-            None => bail!("{} said nothing: {}", self.name, self.errors().await),
+            None => {
+                let errors = self.errors().await;
+                bail!("{} said nothing: {errors}", self.name)
+            }
         }
     }
 

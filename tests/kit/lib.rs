@@ -4,15 +4,23 @@
 //! Owns what several test targets need; asserts nothing by itself. Everything waits for a condition with a deadline.
 
 pub mod ams;
+pub mod case;
+pub mod cluster;
 pub mod driver;
 pub mod http;
 pub mod light;
+pub mod metrics;
 pub mod mongo;
+pub mod mongod;
 pub mod node;
+pub mod rawhttp;
 pub mod sdp;
 
 use std::future::Future;
 use std::time::Duration;
+
+/// The application every test uses.
+pub const APP: &str = "WebRTCAppEE";
 
 /// Waits until `check` gives something, asking every 50 ms; an error that says `what` after `limit`.
 ///

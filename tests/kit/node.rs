@@ -1,6 +1,7 @@
 //! A node as a process of its own.
 //!
-//! Owns the process: it is killed when the value is dropped. Its log goes to a file that is printed when a test panics.
+//! Owns the process: it is killed when the value is dropped. Its log goes to a file whose end is shown when
+//! its case fails.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -10,7 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{eventually, http};
+use crate::case::keep_last_words;
+use crate::{APP, eventually, http};
 
 /// How a node is started.
 #[derive(Clone, Debug)]
@@ -27,18 +29,27 @@ pub struct NodeOptions {
     pub key: Option<PathBuf>,
     /// Further arguments.
     pub args: Vec<String>,
+    /// Further environment.
+    pub env: Vec<(String, String)>,
 }
 
 impl NodeOptions {
     /// A node of this mode at this address.
     pub fn new(mode: &'static str, ip: [u8; 4]) -> Self {
-        Self { mode, ip: ip.into(), registry: None, prefix: None, key: None, args: Vec::new() }
+        Self { mode, ip: ip.into(), registry: None, prefix: None, key: None, args: Vec::new(), env: Vec::new() }
     }
 
     /// With these arguments too.
     #[must_use]
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|a| (*a).to_owned()));
+        self
+    }
+
+    /// With this variable in its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 }
@@ -107,6 +118,7 @@ impl NodeProcess {
         if let Some(key) = &options.key {
             command.arg("--cluster-key-file").arg(key);
         }
+        command.envs(options.env.iter().map(|(name, value)| (name, value)));
         command.args(&options.args).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = command.spawn().context("starting the node")?;
         let mut node = Self { http, relay, options, child, log };
@@ -136,6 +148,21 @@ impl NodeProcess {
     /// `ws://…` of an application's socket.
     pub fn websocket(&self, app: &str) -> String {
         format!("ws://{}/{app}/websocket", self.http)
+    }
+
+    /// The socket of the application that all tests use.
+    pub fn socket(&self) -> String {
+        self.websocket(APP)
+    }
+
+    /// Its address.
+    pub fn ip(&self) -> Ipv4Addr {
+        self.options.ip
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|ended| ended.is_none())
     }
 
     /// All it logged so far.
@@ -200,12 +227,10 @@ impl Drop for NodeProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking() {
-            let log = self.log();
-            let tail: Vec<&str> = log.lines().rev().take(60).collect();
-            eprintln!("--- end of the log of the {} node at {}:", self.options.mode, self.http);
-            tail.iter().rev().for_each(|line| eprintln!("{line}"));
-        }
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines.get(lines.len().saturating_sub(60)..).unwrap_or_default().join("\n");
+        keep_last_words(format!("--- end of the log of the {} node at {}:\n{tail}", self.options.mode, self.http));
         let _ = std::fs::remove_file(&self.log);
     }
 }

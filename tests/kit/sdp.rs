@@ -123,8 +123,32 @@ fn transport(ice: &IceCredentials, fingerprint: &Fingerprint, setup: &str, mid: 
 pub const AUDIO_SSRC: u32 = 0x0a0a_0001;
 /// See [`AUDIO_SSRC`].
 pub const VIDEO_SSRC: u32 = 0x0b0b_0001;
+/// See [`AUDIO_SSRC`].
+pub const VIDEO_RTX_SSRC: u32 = 0x0b0b_0002;
+/// Header extension of transport-wide numbers.
+pub const TRANSPORT_CC_ID: u8 = 3;
+const TRANSPORT_CC: &str = "a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n";
 
-/// A publisher's offer: Opus and VP8, one SSRC each.
+/// The ICE credentials of a fragment.
+///
+/// # Errors
+/// There are none.
+pub fn credentials(fragment: &str) -> Result<IceCredentials> {
+    let value =
+        |name: &str| fragment.lines().find_map(|l| l.strip_prefix(name)).map(str::trim).context("no credentials");
+    Ok(IceCredentials::new(value("a=ice-ufrag:")?, value("a=ice-pwd:")?)?)
+}
+
+/// A fragment that restarts ICE (RFC 8840).
+pub fn restart_fragment(ice: &IceCredentials) -> String {
+    format!(
+        "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\na=candidate:1 1 UDP 2130706431 127.0.0.1 9 typ host\r\n",
+        ice.ufrag(),
+        ice.pwd()
+    )
+}
+
+/// A publisher's offer: Opus and VP8 with RTX, and transport-wide numbers.
 pub fn publish_offer(ice: &IceCredentials, fingerprint: &Fingerprint) -> String {
     let mut sdp = head(&["0", "1"]);
     sdp += "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n";
@@ -132,11 +156,14 @@ pub fn publish_offer(ice: &IceCredentials, fingerprint: &Fingerprint) -> String 
     sdp += &format!(
         "a=sendonly\r\na=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\na=ssrc:{AUDIO_SSRC} cname:light\r\n"
     );
-    sdp += "m=video 9 UDP/TLS/RTP/SAVPF 96\r\n";
+    sdp += TRANSPORT_CC;
+    sdp += "m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\n";
     sdp += &transport(ice, fingerprint, "actpass", "1");
+    sdp += "a=sendonly\r\na=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 transport-cc\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n";
     sdp += &format!(
-        "a=sendonly\r\na=rtpmap:96 VP8/90000\r\na=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=ssrc:{VIDEO_SSRC} cname:light\r\n"
+        "a=ssrc-group:FID {VIDEO_SSRC} {VIDEO_RTX_SSRC}\r\na=ssrc:{VIDEO_SSRC} cname:light\r\na=ssrc:{VIDEO_RTX_SSRC} cname:light\r\n"
     );
+    sdp += TRANSPORT_CC;
     sdp
 }
 

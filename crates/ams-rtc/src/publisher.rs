@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ams_media::{ArrivedRtp, LayerInfo, LayerIngest, MediaPacket, SourceClock, StreamTracks, TrackInfo};
-use ams_types::{ExtSeq, LayerNo, Pt, Ssrc, TrackNo};
+use ams_types::{Codec, ExtSeq, LayerNo, Pt, Ssrc, TrackNo};
 use bytes::{Bytes, BytesMut};
 
 use crate::dtls::DtlsIdentity;
@@ -21,14 +21,14 @@ use crate::sdp::PublishedTrack;
 use crate::transport::{CloseReason, Received, RemoteTransport, Transmit, Transport, TransportConfig, TransportEvent};
 use crate::twcc::FeedbackGenerator;
 
-/// Most SSRCs one publisher may use, layers and retransmissions together.
-const SSRCS_MAX: usize = 64;
 /// How often receiver reports go out. RFC 3550 §6.2 would allow less; browsers keep to 1 s.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Payloads are cut from chunks of this size, so that a packet costs no allocation of its own.
 const ARENA_LEN: usize = 64 * 1024;
 /// Missing packets asked for in one NACK.
 const NACKS_MAX: usize = 128;
+/// A compound longer than this goes out before more is added: what one turn asks for may not fit one datagram.
+const COMPOUND_LEN: usize = 800;
 /// Round trip assumed for NACK timing until it is measured.
 const RTT_ASSUMED: Duration = Duration::from_millis(80);
 /// SSRC this end's feedback speaks as; nothing is sent from it.
@@ -90,6 +90,22 @@ struct IngestLayer {
     /// Added to the ingest's numbers, so that they go on rising when the source restarts under another SSRC.
     seq_base: u64,
     seq_highest: u64,
+    /// Added to the source's timestamps, so that they go on by the time that passed when the source restarts.
+    timestamp_offset: u32,
+    /// Timestamp handed out last, and when.
+    newest: Option<(u32, Instant)>,
+}
+
+impl IngestLayer {
+    /// Another source takes the layer over with a packet of this timestamp: its numbers have nothing to do with the old.
+    fn restart(&mut self, now: Instant, codec: Codec, timestamp: u32) {
+        self.ingest = LayerIngest::new(codec);
+        self.seq_base = (self.seq_highest | 0xffff) + 1;
+        if let Some((newest, at)) = self.newest {
+            let step = ams_media::clock::ticks(now.saturating_duration_since(at), codec.clock_rate()).max(1);
+            self.timestamp_offset = newest.wrapping_add(step).wrapping_sub(timestamp);
+        }
+    }
 }
 
 struct IngestTrack {
@@ -144,6 +160,8 @@ impl Publisher {
                             ingest: LayerIngest::new(track.codec.codec),
                             seq_base: 0,
                             seq_highest: 0,
+                            timestamp_offset: 0,
+                            newest: None,
                         }
                     })
                     .collect();
@@ -194,7 +212,8 @@ impl Publisher {
                                 && let Some(layer) =
                                     self.tracks.get_mut(b.track).and_then(|t| t.layers.get_mut(b.layer))
                             {
-                                let clock = layer.ingest.on_sender_report(now, info.ntp, info.rtp_timestamp);
+                                let mut clock = layer.ingest.on_sender_report(now, info.ntp, info.rtp_timestamp);
+                                clock.rtp = clock.rtp.wrapping_add(layer.timestamp_offset);
                                 sink.clock(TrackNo(b.track as u8), LayerNo(b.layer as u8), clock);
                             }
                         }
@@ -234,11 +253,11 @@ impl Publisher {
             self.reported_at = now;
             self.write_report(now, &mut out);
         }
-        self.write_nacks(now, &mut out);
         for ssrc in self.keyframes_due.drain(..) {
             start_compound(&mut out);
             rtcp::write_pli(&mut out, FEEDBACK_SSRC, ssrc);
         }
+        self.write_nacks(now, &mut out);
         if !out.is_empty() {
             self.transport.send_rtcp(now, &out);
         }
@@ -287,6 +306,10 @@ impl Publisher {
                     for (seq, ext) in seqs.iter_mut().zip(&missing) {
                         *seq = ext.low16();
                     }
+                    if out.len() > COMPOUND_LEN {
+                        self.transport.send_rtcp(now, out);
+                        out.clear();
+                    }
                     start_compound(out);
                     rtcp::write_nack(out, FEEDBACK_SSRC, ssrc, seqs.get(..n).unwrap_or_default());
                 }
@@ -308,6 +331,11 @@ impl Publisher {
     pub fn restart_ice(&mut self, local: IceCredentials, remote: &IceCredentials) {
         self.transport.restart_ice(local);
         self.transport.set_remote_credentials(remote);
+    }
+
+    /// The ufrags a check may be addressed to right now; two between an ICE restart and its first check.
+    pub fn local_ufrags(&self) -> impl Iterator<Item = &str> {
+        self.transport.local_ufrags()
     }
 
     /// Says goodbye; what is to be sent is in [`Self::poll_transmit`].
@@ -357,7 +385,17 @@ impl Ingest<'_> {
         let header = RtpHeader::parse(packet).ok()?;
         let bound = match self.bound.iter().find(|b| b.ssrc == header.ssrc) {
             Some(bound) => *bound,
-            None => self.bind(&header)?,
+            None => match self.bind(now, &header, sink) {
+                Some(bound) => bound,
+                None => {
+                    // Nothing to forward, but it did arrive: the sender's estimate would count it as lost.
+                    let seq = self.tracks.iter().find_map(|t| ExtValues::read(&header, &t.track.exts).transport_seq);
+                    if let (Some(twcc), Some(seq)) = (self.twcc.as_mut(), seq) {
+                        twcc.on_packet(now, header.ssrc, seq);
+                    }
+                    return None;
+                }
+            },
         };
         let track = self.tracks.get_mut(bound.track)?;
         let values = ExtValues::read(&header, &track.track.exts);
@@ -391,6 +429,8 @@ impl Ingest<'_> {
         );
         let seq = ExtSeq(layer.seq_base + ingested.seq.0);
         layer.seq_highest = layer.seq_highest.max(seq.0);
+        let timestamp = header.timestamp.wrapping_add(layer.timestamp_offset);
+        layer.newest = Some((timestamp, now));
         let (track_no, layer_no) = (TrackNo(bound.track as u8), LayerNo(bound.layer as u8));
         if ingested.needs_keyframe {
             sink.keyframe_needed(track_no, layer_no);
@@ -405,7 +445,7 @@ impl Ingest<'_> {
             track: track_no,
             layer: layer_no,
             seq,
-            timestamp: header.timestamp,
+            timestamp,
             marker: header.marker,
             keyframe: ingested.keyframe && !payload.is_empty(),
             extensions,
@@ -416,10 +456,7 @@ impl Ingest<'_> {
     }
 
     /// Finds out what a new SSRC carries: by RID and MID where they come with it, else by payload type.
-    fn bind(&mut self, header: &RtpHeader<'_>) -> Option<Bound> {
-        if self.bound.len() >= SSRCS_MAX {
-            return None;
-        }
+    fn bind(&mut self, now: Instant, header: &RtpHeader<'_>, sink: &mut impl IngestSink) -> Option<Bound> {
         let carries = |track: &PublishedTrack, pt: Pt| {
             if pt == track.pt { Some(false) } else { (Some(pt) == track.rtx_pt).then_some(true) }
         };
@@ -439,14 +476,16 @@ impl Ingest<'_> {
             None if track.layers.len() == 1 => 0,
             None => return None,
         };
+        // A layer has one source, and one for its retransmissions: a new one takes the place of the old.
+        self.bound.retain(|b| (b.track, b.layer, b.rtx) != (no, layer, rtx));
         if !rtx {
             let l = track.layers.get_mut(layer)?;
             if l.ssrc.is_some_and(|old| old != header.ssrc) {
-                // The source restarted under a new SSRC: its numbers start anew, so the old ones are forgotten.
-                let old = l.ssrc;
-                self.bound.retain(|b| Some(b.ssrc) != old);
-                l.ingest = LayerIngest::new(track.track.codec.codec);
-                l.seq_base = (l.seq_highest | 0xffff) + 1;
+                l.restart(now, track.track.codec.codec, header.timestamp);
+                // Retransmissions of the old source's packets would be taken for the new one's.
+                self.bound.retain(|b| (b.track, b.layer) != (no, layer));
+                // Viewers' decoders cannot go on with pictures of another encoder.
+                sink.keyframe_needed(TrackNo(no as u8), LayerNo(layer as u8));
             }
             l.ssrc = Some(header.ssrc);
         }

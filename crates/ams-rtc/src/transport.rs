@@ -28,6 +28,8 @@ pub use config::{RemoteTransport, TransportConfig, TransportTimeouts};
 pub const OUTBOX_MAX: usize = 2048;
 /// Events waiting to be polled; past it messages are dropped and counted. Changes of state never are.
 pub const EVENTS_MAX: usize = 1024;
+/// Most SCTP packets kept until the path is nominated.
+const EARLY_PACKETS_MAX: usize = 4;
 /// Longest RTCP compound that can be sent.
 pub const RTCP_LEN_MAX: usize = 1400;
 
@@ -144,6 +146,9 @@ pub struct Transport {
     remote: Option<RemoteTransport>,
     media: Option<Media>,
     channels: Option<DataChannels>,
+    /// SCTP packets that came after the handshake and before the path was nominated: kept, or the peer's INIT would be
+    /// lost and the data channel a second late.
+    early: Vec<Bytes>,
     phase: Phase,
     last_seen: Instant,
     outbox: VecDeque<Transmit>,
@@ -161,6 +166,7 @@ impl Transport {
             remote: None,
             media: None,
             channels: None,
+            early: Vec::new(),
             phase: Phase::Ice { until: now + config.timeouts.connect },
             last_seen: now,
             outbox: VecDeque::new(),
@@ -322,17 +328,24 @@ impl Transport {
         if complete {
             self.finish_connecting(now);
         }
-        if matches!(self.phase, Phase::Connected)
-            && let Some(channels) = &mut self.channels
-        {
-            for packet in packets {
-                channels.handle_packet(now, packet);
-            }
+        if matches!(self.phase, Phase::Connected) {
+            self.take_sctp(now, packets);
+        } else if self.config.data_channel {
+            packets.truncate(EARLY_PACKETS_MAX.saturating_sub(self.early.len()));
+            self.early.append(&mut packets);
         }
         match result {
             Err(error) => self.close_with(now, error.into()),
             Ok(()) if closed => self.close_with(now, CloseReason::ClosedByPeer),
             Ok(()) => self.pump(now),
+        }
+    }
+
+    fn take_sctp(&mut self, now: Instant, packets: Vec<Bytes>) {
+        if let Some(channels) = &mut self.channels {
+            for packet in packets {
+                channels.handle_packet(now, packet);
+            }
         }
     }
 
@@ -364,6 +377,8 @@ impl Transport {
             channels.set_peer_message_len_max(remote.message_len_max.unwrap_or(65_536));
             channels.start(now);
         }
+        let early = std::mem::take(&mut self.early);
+        self.take_sctp(now, early);
     }
 
     /// Moves what the inner machines produced into the outbox and the events.

@@ -33,6 +33,9 @@ const REPORTS_FIRST: u32 = 5;
 const RTT_ASSUMED: Duration = Duration::from_millis(100);
 /// Sender reports whose sending is remembered, to measure round trips.
 const REPORTS_KEPT: usize = 8;
+/// Packets one viewer gets sent again between two calls of [`Viewer::handle_timeout`]: 25 Mbit/s of 1200 bytes. More is
+/// no loss any more but a viewer that asks for everything.
+const RESENDS_PER_TURN: u32 = 256;
 /// Data channels of one viewer that messages go to.
 const CHANNELS_KEPT: usize = 4;
 /// Canonical name in RTCP: one per node is enough, tracks of one stream share it (RFC 7022).
@@ -151,6 +154,7 @@ pub struct Viewer {
     channel_label: Option<String>,
     channels: Vec<ChannelId>,
     transport_seq: u16,
+    resends_left: u32,
     rtt: Option<Duration>,
     reports: VecDeque<(u32, Instant)>,
     reported_at: Option<Instant>,
@@ -184,6 +188,7 @@ impl Viewer {
             channel_label: setup.channel_label,
             channels: Vec::new(),
             transport_seq: 0,
+            resends_left: RESENDS_PER_TURN,
             rtt: None,
             reports: VecDeque::new(),
             reported_at: None,
@@ -194,8 +199,11 @@ impl Viewer {
         }
     }
 
-    /// The viewer answered our offer.
+    /// The viewer answered our offer. Once media may flow the agreement stands: its packets' bytes follow from it.
     pub fn set_remote(&mut self, now: Instant, answer: PlayAnswer) {
+        if self.transport.is_connected() {
+            return;
+        }
         for track in &mut self.tracks {
             match answer.tracks.iter().find(|t| t.no == track.setup.no) {
                 Some(agreed) => track.setup = fixed_bytes_without_rtx(agreed.into()),
@@ -242,9 +250,11 @@ impl Viewer {
         sink: &mut dyn DatagramSink,
     ) -> bool {
         let rtt = self.rtt.unwrap_or(RTT_ASSUMED);
+        let Some(left) = self.resends_left.checked_sub(1) else { return false };
         let Some(track) = self.tracks.iter_mut().find(|t| t.setup.no == track) else { return false };
         let Some(resend) = track.numbering.nack(now, rtt, seq) else { return false };
         let Some(packet) = lookup(resend.layer, resend.source_seq) else { return false };
+        self.resends_left = left;
         let rewritten = resend.rewritten(packet);
         if !resend.sent {
             let Some(rewritten) = track.numbering.forward(packet) else { return false };
@@ -264,9 +274,9 @@ impl Viewer {
             ssrc,
         };
         let mut values = ExtValues::from_media(&packet.extensions);
-        if !track.bound {
-            values.mid = Some(track.setup.mid.0.as_bytes());
-        }
+        // Always: a viewer that has bound the track's SSRC has not yet bound this one, and Firefox takes no
+        // retransmission before it has.
+        values.mid = Some(track.setup.mid.0.as_bytes());
         self.transport_seq = self.transport_seq.wrapping_add(1);
         values.transport_seq = Some(self.transport_seq);
         let mut header = [0; HEADER_LEN_MAX];
@@ -348,6 +358,7 @@ impl Viewer {
     pub fn handle_timeout(&mut self, now: Instant, clock_of: impl Fn(TrackNo, LayerNo) -> Option<SourceClock>) {
         self.transport.handle_timeout(now);
         self.drain_transport(now);
+        self.resends_left = RESENDS_PER_TURN;
         let interval = if self.reports_sent < REPORTS_FIRST { REPORT_INTERVAL_FIRST } else { REPORT_INTERVAL };
         let due = self.reported_at.is_none_or(|at| now.saturating_duration_since(at) >= interval);
         if !due || !self.transport.is_connected() {
@@ -413,6 +424,11 @@ impl Viewer {
     pub fn restart_ice(&mut self, local: IceCredentials, remote: &IceCredentials) {
         self.transport.restart_ice(local);
         self.transport.set_remote_credentials(remote);
+    }
+
+    /// The ufrags a check may be addressed to right now; two between an ICE restart and its first check.
+    pub fn local_ufrags(&self) -> impl Iterator<Item = &str> {
+        self.transport.local_ufrags()
     }
 
     /// Says goodbye; what is to be sent is in [`Self::poll_transmit`].

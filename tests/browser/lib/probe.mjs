@@ -86,6 +86,8 @@ export function installProbe() {
         codecs: [],
         nackCount: 0,
         pliCount: 0,
+        retransmitted: 0,
+        playedAt: {},
       };
       const sent = { framesSent: 0, bytes: 0, audioPackets: 0, codecs: [] };
       const states = [];
@@ -98,6 +100,8 @@ export function installProbe() {
           if (report.type === "inbound-rtp") {
             heard.bytes += report.bytesReceived ?? 0;
             heard.packetsLost += report.packetsLost ?? 0;
+            heard.retransmitted += report.retransmittedPacketsReceived ?? 0;
+            heard.playedAt[report.kind] = report.estimatedPlayoutTimestamp;
             if (report.kind === "video") {
               heard.framesDecoded += report.framesDecoded ?? 0;
               heard.freezes += report.freezeCount ?? 0;
@@ -150,7 +154,8 @@ export async function watch(page, videoSelector, over) {
 /** What a watched time amounts to. `stillTimes` counts half seconds in which nothing moved in the picture. */
 export function summary(samples) {
   const first = samples[0];
-  const last = samples.at(-1);
+  // Statistics go with the connection: those of the last moment with one count.
+  const last = samples.findLast(({ states }) => states.length > 0) ?? samples.at(-1);
   if (!first || !last) return { framesDecoded: 0 };
   const seconds = (last.at - first.at) / 1000 || 1;
   const pictures = samples.map(({ picture }) => picture).filter((picture) => picture !== undefined);
@@ -180,6 +185,12 @@ export function summary(samples) {
     freezes: last.heard.freezes,
     nackCount: last.heard.nackCount,
     pliCount: last.heard.pliCount,
+    retransmitted: last.heard.retransmitted,
+    // Where the browser says it (Chromium): how far the picture is ahead of the sound, by the publisher's clock.
+    pictureAheadMs:
+      last.heard.playedAt.video && last.heard.playedAt.audio
+        ? Math.round(last.heard.playedAt.video - last.heard.playedAt.audio)
+        : undefined,
     codecs: [...new Set(last.heard.codecs)],
     fields,
     looksLikeFakeCamera: looksLikeFakeCamera(fields),

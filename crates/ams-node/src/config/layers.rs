@@ -272,7 +272,9 @@ fn is_foreign(name: &str) -> bool {
         || name.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
     of_a_service
         || matches!(name, "AMS_CONFIG" | "AMS_HOST_ADDRESS" | "AMS_BUILD_COMMIT" | "AMS_SKIP_WEBAPP")
-        || ["AMS_TEST_", "AMS_TESTS_", "AMS_SIM_", "AMS_FUZZ_", "AMS_BENCH_"].iter().any(|ours| name.starts_with(ours))
+        || ["AMS_TEST_", "AMS_TESTS_", "AMS_SIM_", "AMS_FUZZ_", "AMS_SOAK_", "AMS_BENCH_"]
+            .iter()
+            .any(|ours| name.starts_with(ours))
 }
 
 fn problem(key: &str, source: &str, problem: String, fix: &str) -> ConfigError {

@@ -207,7 +207,11 @@ impl Resolver<'_> {
             "" => {
                 let allowed = |c: &char| c.is_ascii_alphanumeric() || "_.:-".contains(*c);
                 let host: String = advertise.chars().filter(allowed).take(NODE_ID_HOST_LEN_MAX).collect();
-                format!("{host}:{}", self.raw.http.port())
+                match self.raw.http.port() {
+                    // Any free port: two nodes on one machine would have one name.
+                    0 => format!("{host}:0-{:08x}", rand::random::<u32>()),
+                    port => format!("{host}:{port}"),
+                }
             }
             id => id.to_owned(),
         };
@@ -221,7 +225,11 @@ impl Resolver<'_> {
         let twice = apps.iter().enumerate().find(|(at, app)| apps.iter().take(*at).any(|before| before == *app));
         let reserved = apps.iter().find(|app| ams_api::RESERVED_APP_NAMES.contains(&app.as_str()));
         if let Some(app) = reserved {
-            self.wrong("apps", format!("names {app}, which the server's own addresses start with"), "choose another name");
+            self.wrong(
+                "apps",
+                format!("names {app}, which the server's own addresses start with"),
+                "choose another name",
+            );
         } else if apps.is_empty() {
             self.wrong("apps", "names no application", "for example [\"WebRTCAppEE\"]");
         } else if let Some((_, app)) = twice {

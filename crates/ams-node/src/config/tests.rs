@@ -59,7 +59,9 @@ fn a_node_without_any_configuration_is_standalone_and_complete() {
     assert!(!config.registry.is_shared(), "{}", config.registry);
     assert!(!config.advertise.is_empty());
     assert!(config.node_id.as_str().starts_with(&config.advertise));
-    assert_ne!(config.node_id, Given::new().config().node_id, "two processes never share an id");
+    assert_eq!(config.node_id, Given::new().config().node_id, "a node that starts again is the same node");
+    let any_port = || Given::new().flag("--http", "http", "127.0.0.1:0").config().node_id;
+    assert_ne!(any_port(), any_port(), "two that take any port are two");
 }
 
 #[test]

@@ -38,8 +38,8 @@ pub enum Origin {
         lease: Lease,
         /// Its media has come.
         live: bool,
-        /// When it went live.
-        since: Instant,
+        /// The registry knows that.
+        announced: bool,
     },
     /// Another node, over a relay link.
     Pulled {
@@ -153,6 +153,8 @@ pub struct Directory {
     pub links: HashMap<LinkId, ShardNo>,
     /// Transports per shard.
     pub load: Vec<usize>,
+    /// Streams whose claim is just being given back; closed when it is. A new claim of ours would meet its predecessor.
+    pub releasing: HashMap<StreamKey, watch::Receiver<()>>,
 }
 
 /// A session that was taken out, and what is left to be done about it.
@@ -160,8 +162,6 @@ pub struct Directory {
 pub struct Removed {
     /// The session.
     pub session: Session,
-    /// It published: the whole stream is to be ended.
-    pub ends_stream: bool,
     /// It was the last on a shard that is not the stream's home.
     pub idle_replica: Option<IdleReplica>,
 }
@@ -181,7 +181,7 @@ impl Directory {
     /// The shard with the fewest transports.
     pub fn least_loaded(&self) -> ShardNo {
         let at = self.load.iter().enumerate().min_by_key(|(_, n)| **n).map_or(0, |(at, _)| at);
-        ShardNo(at as u8)
+        ShardNo(at as u16)
     }
 
     /// Notes that a session's transport is on `shard`.
@@ -201,16 +201,14 @@ impl Directory {
         if let Some(load) = session.shard.and_then(|s| self.load.get_mut(usize::from(s.0))) {
             *load = load.saturating_sub(1);
         }
-        let ends_stream = matches!(session.role, Role::Publisher { .. });
         let mut idle_replica = None;
-        if !ends_stream
-            && let Some(stream) = self.streams.get_mut(&session.key)
+        if let Some(stream) = self.streams.get_mut(&session.key)
             && stream.viewers.remove(id)
         {
             stream.note_idle(now);
             idle_replica = session.shard.and_then(|shard| self.release_replica(&session.key, shard));
         }
-        Some(Removed { session, ends_stream, idle_replica })
+        Some(Removed { session, idle_replica })
     }
 
     /// A link stopped serving a stream. Returns the replica that is no longer needed for it, as (home, replica).
@@ -246,6 +244,20 @@ impl Directory {
         Some(stream)
     }
 
+    /// Notes that a stream's claim is being given back, until [`Self::released`] or until the sender is gone.
+    pub fn releasing(&mut self, key: &StreamKey) -> watch::Sender<()> {
+        let (sender, receiver) = watch::channel(());
+        self.releasing.insert(key.clone(), receiver);
+        sender
+    }
+
+    /// The claim is given back: the id can be claimed again.
+    pub fn released(&mut self, key: &StreamKey, releasing: watch::Sender<()>) {
+        if self.releasing.get(key).is_some_and(|r| r.same_channel(&releasing.subscribe())) {
+            self.releasing.remove(key);
+        }
+    }
+
     /// Somebody joined the waiting list.
     pub fn wait(&mut self, key: &StreamKey) {
         *self.waiting.entry(key.clone()).or_default() += 1;
@@ -261,3 +273,6 @@ impl Directory {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

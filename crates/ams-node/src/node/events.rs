@@ -9,7 +9,7 @@ use ams_api::port::{EndReason, SessionEvent, SessionId};
 use ams_registry::ReleaseReason;
 use ams_rtc::transport::CloseReason;
 use ams_types::StreamKey;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info};
 
 use super::NodeCore;
@@ -47,7 +47,7 @@ impl NodeCore {
         }
     }
 
-    async fn peer_closed(&self, peer: PeerId, reason: &CloseReason) {
+    pub(super) async fn peer_closed(self: &Arc<Self>, peer: PeerId, reason: &CloseReason) {
         let session = self.directory().peers.get(&peer).cloned();
         let Some(session) = session else { return };
         let sentence = reason.to_string();
@@ -64,11 +64,12 @@ impl NodeCore {
     }
 
     /// Ends a session: its transport, and if it publishes its stream. Returns whether there was one.
-    pub(super) async fn end_session(&self, session: &SessionId, reason: EndReason) -> bool {
+    pub(super) async fn end_session(self: &Arc<Self>, session: &SessionId, reason: EndReason) -> bool {
         self.finish_session(session, reason, true).await
     }
 
-    async fn finish_session(&self, session: &SessionId, reason: EndReason, close_peer: bool) -> bool {
+    async fn finish_session(self: &Arc<Self>, session: &SessionId, reason: EndReason, close_peer: bool) -> bool {
+        let order = self.in_order().await;
         let Some(removed) = self.directory().remove_session(Instant::now(), session) else { return false };
         let ended = removed.session;
         debug!(stream_id = %ended.key, session = %session.0, ?reason, "session ended");
@@ -76,33 +77,46 @@ impl NodeCore {
             self.command(shard, ShardCommand::ClosePeer { peer: ended.peer }).await;
         }
         self.drop_replica(removed.idle_replica).await;
-        if removed.ends_stream {
-            self.end_publication(&ended.key, session, &reason).await;
+        let Role::Publisher { lease, .. } = &ended.role else {
+            ended.tell(SessionEvent::Ended(reason));
+            return true;
+        };
+        let released = self.end_publication(&ended.key, session, &reason).await;
+        drop(order);
+        let release = match reason {
+            // The claim is another's already.
+            EndReason::TakenOver => None,
+            EndReason::NodeStopping => Some(ReleaseReason::TerminatedUnexpectedly),
+            _ => Some(ReleaseReason::Finished),
+        };
+        if let Some(release) = release {
+            self.release(lease, release).await;
         }
+        self.directory().released(&ended.key, released);
         ended.tell(SessionEvent::Ended(reason));
         true
     }
 
-    /// A publisher is gone: its viewers and edges are told, the claim is given back.
-    async fn end_publication(&self, key: &StreamKey, session: &SessionId, reason: &EndReason) {
-        let stream = {
+    /// A publisher is gone: its viewers and edges are told. What is returned is to be handed to
+    /// [`super::directory::Directory::released`] once the claim is given back.
+    async fn end_publication(&self, key: &StreamKey, session: &SessionId, reason: &EndReason) -> watch::Sender<()> {
+        let told = match reason {
+            EndReason::NodeStopping => EndReason::NodeStopping,
+            _ => EndReason::StreamEnded,
+        };
+        let (stream, releasing) = {
             let mut directory = self.directory();
             let ours = directory
                 .streams
                 .get(key)
                 .is_some_and(|s| matches!(&s.origin, Origin::Published { session: s, .. } if s == session));
-            if ours { directory.remove_stream(Instant::now(), key, &EndReason::StreamEnded) } else { None }
+            let stream = if ours { directory.remove_stream(Instant::now(), key, &told) } else { None };
+            (stream, directory.releasing(key))
         };
-        let Some(stream) = stream else { return };
-        info!(stream_id = %key, ?reason, "stream ended");
-        self.close_on_shards(key, &stream).await;
-        if let Origin::Published { lease, .. } = &stream.origin {
-            let release = match reason {
-                EndReason::NodeStopping => ReleaseReason::TerminatedUnexpectedly,
-                EndReason::TakenOver => return,
-                _ => ReleaseReason::Finished,
-            };
-            self.release(lease, release).await;
+        if let Some(stream) = stream {
+            info!(stream_id = %key, ?reason, "stream ended");
+            self.close_on_shards(key, &stream).await;
         }
+        releasing
     }
 }

@@ -21,11 +21,20 @@ use crate::shard::protocol::{LinkId, LinkSetup, LinkSide, ShardCommand, ShardNo}
 
 /// Longest wait for an origin to take a link; a viewer is waiting for it.
 const DIAL_TIMEOUT: Duration = Duration::from_millis(1000);
+/// Relay links open at one time.
+const LINKS_MAX: usize = 4096;
 /// Connections in their handshake at one time.
 const HANDSHAKES_MAX: usize = 128;
 
 /// A link to an origin, once there is one. The lock coalesces those who want it at one time.
-type Slot = Arc<Mutex<Option<(LinkId, ShardNo)>>>;
+type Slot = Arc<Mutex<Dialled>>;
+
+/// What came of the last dial.
+#[derive(Default)]
+struct Dialled {
+    link: Option<(LinkId, ShardNo)>,
+    failed: Option<(Instant, String)>,
+}
 
 /// Links this node dialled, by origin.
 #[derive(Default)]
@@ -37,13 +46,47 @@ pub(super) struct OriginLinks {
 impl NodeCore {
     /// The link to an origin; dials it if there is none. An error is a sentence.
     pub(super) async fn link_to(&self, host: &str, port: u16) -> Result<(LinkId, ShardNo), String> {
-        let slot = Arc::clone(self.links.slots.lock().await.entry((host.to_owned(), port)).or_default());
-        let mut link = slot.lock().await;
-        if let Some((id, shard)) = *link
+        let asked = Instant::now();
+        let slot = self.slot(host, port).await;
+        let mut dialled = slot.lock().await;
+        if let Some((id, shard)) = dialled.link
             && self.directory().links.contains_key(&id)
         {
             return Ok((id, shard));
         }
+        // Those who waited for one dial share its failure too, or each would wait for one more.
+        if let Some((at, sentence)) = &dialled.failed
+            && *at >= asked
+        {
+            return Err(sentence.clone());
+        }
+        match self.dial_origin(host, port).await {
+            Ok(placed) => {
+                *dialled = Dialled { link: Some(placed), failed: None };
+                Ok(placed)
+            }
+            Err(sentence) => {
+                *dialled = Dialled { link: None, failed: Some((Instant::now(), sentence.clone())) };
+                Err(sentence)
+            }
+        }
+    }
+
+    /// The place of the link to an origin. Origins come out of the registry: places without a link are not kept.
+    async fn slot(&self, host: &str, port: u16) -> Slot {
+        let mut slots = self.links.slots.lock().await;
+        if let Some(slot) = slots.get(&(host.to_owned(), port)) {
+            return Arc::clone(slot);
+        }
+        let directory = self.directory();
+        slots.retain(|_, slot| {
+            Arc::strong_count(slot) > 1
+                || slot.try_lock().is_ok_and(|d| d.link.is_some_and(|(id, _)| directory.links.contains_key(&id)))
+        });
+        Arc::clone(slots.entry((host.to_owned(), port)).or_default())
+    }
+
+    async fn dial_origin(&self, host: &str, port: u16) -> Result<(LinkId, ShardNo), String> {
         let deadline = Instant::now() + DIAL_TIMEOUT;
         let resolved = tokio::time::timeout_at(deadline.into(), tokio::net::lookup_host((host, port))).await;
         let address = match resolved {
@@ -56,16 +99,15 @@ impl NodeCore {
             error.to_string()
         })?;
         info!(%address, node_id = %connected.peer.node_id, "linked to origin");
-        let placed = self.place_link(LinkSide::Pull, connected).await.map_err(|e| e.to_string())?;
-        *link = Some(placed);
-        Ok(placed)
+        self.place_link(LinkSide::Pull, connected).await.map_err(|e| e.to_string())
     }
 
     /// Gives an established link to a shard.
     async fn place_link(&self, side: LinkSide, connected: Connected) -> std::io::Result<(LinkId, ShardNo)> {
         let connected = connected.into_std()?;
         let link = self.next_link();
-        let shard = ShardNo((self.links.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len()) as u8);
+        let shard = ShardNo((self.links.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len()) as u16);
+        let _order = self.in_order().await;
         self.directory().links.insert(link, shard);
         let setup =
             LinkSetup { link, side, stream: connected.stream, peer: connected.peer, leftover: connected.leftover };
@@ -80,6 +122,7 @@ impl NodeCore {
 
     /// A link broke: what it served is let go, what it brought has ended.
     pub(super) async fn link_down(&self, link: LinkId, side: LinkSide, remote: SocketAddr, sentence: &str) {
+        let order = self.in_order().await;
         let (served, pulled) = {
             let mut directory = self.directory();
             let served: Vec<StreamKey> =
@@ -101,6 +144,7 @@ impl NodeCore {
         for idle in served {
             self.drop_replica(idle).await;
         }
+        drop(order);
         for key in pulled {
             self.pull_ended(&key, link, sentence).await;
         }
@@ -123,6 +167,10 @@ impl NodeCore {
                 }
             };
             // More than that at once is no cluster; whoever is over it tries again.
+            if self.directory().links.len() >= LINKS_MAX {
+                debug!(%remote, "relay connection refused: {LINKS_MAX} links are open");
+                continue;
+            }
             let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else { continue };
             let node = Arc::clone(&self);
             self.tasks.spawn(async move {

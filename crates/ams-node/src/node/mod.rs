@@ -7,7 +7,7 @@
 //! - [`publish`], [`play`], [`serve`]: the three things a stream does here: come in, go out to viewers, go out to edges
 //! - [`links`]: relay links to origins, and those of edges to us
 //! - [`events`]: what shards report
-//! - [`metrics`]: figures
+//! - [`metrics`]: what all of it counts
 //! - [`registry_tasks`]: heartbeats, the waiting list
 //! - [`port`]: the port for the API
 //! - [`run`]: start and stop, in order
@@ -22,6 +22,8 @@ mod publish;
 mod registry_tasks;
 pub mod run;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -61,6 +63,8 @@ pub struct NodeCore {
     shards: Vec<ShardHandle>,
     addresses: Vec<IpAddr>,
     directory: Mutex<Directory>,
+    /// See [`NodeCore::in_order`].
+    order: tokio::sync::Mutex<()>,
     links: OriginLinks,
     starts: broadcast::Sender<StreamKey>,
     registry_ok: AtomicBool,
@@ -73,6 +77,13 @@ pub struct NodeCore {
 impl NodeCore {
     fn directory(&self) -> MutexGuard<'_, Directory> {
         self.directory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held while the directory is changed and the commands that follow from the change are sent: each shard gets them in
+    /// the order of the changes, and none is made for a state that is over. Never held while the network or the registry
+    /// is waited for.
+    async fn in_order(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.order.lock().await
     }
 
     fn shard(&self, no: ShardNo) -> Option<&ShardHandle> {

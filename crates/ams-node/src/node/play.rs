@@ -23,6 +23,8 @@ use crate::shard::protocol::{PeerId, ShardCommand, ShardNo};
 
 /// Longest a viewer waits for its stream to be found and pulled. The SDK asks again after 3 s.
 const ATTACH_TIMEOUT: Duration = Duration::from_millis(2000);
+/// Longest a viewer waits for the registry: it leaves time to say that it was the registry.
+const LOOKUP_TIMEOUT: Duration = Duration::from_millis(1000);
 /// Events one session can have: started and ended.
 const EVENTS_MAX: usize = 4;
 
@@ -97,8 +99,12 @@ impl NodeCore {
         let session = new_session_id();
         let peer = self.next_peer();
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        let _order = self.in_order().await;
         let replica = {
             let mut directory = self.directory();
+            if self.is_draining() {
+                return Err(self.busy("it is about to stop"));
+            }
             let Some(local) = directory.streams.get_mut(&key).filter(|s| s.epoch == stream.epoch) else {
                 return Err(Refusal::NotLive(key.id));
             };
@@ -136,7 +142,7 @@ impl NodeCore {
         self.command(stream.home, ShardCommand::FeedReplica { key: key.clone(), to }).await;
     }
 
-    /// Makes sure that a shard holds the stream, as its home or as a replica.
+    /// Makes sure that a shard holds the stream, as its home or as a replica. In order.
     pub(super) async fn ensure_on_shard(&self, key: &StreamKey, shard: ShardNo) -> bool {
         let stream = {
             let mut directory = self.directory();
@@ -152,18 +158,26 @@ impl NodeCore {
 
     /// Hands a viewer's answer to its shard.
     pub(super) async fn viewer_answer(&self, session: &SessionId, sdp: &str) -> Result<(), Refusal> {
-        let (peer, shard, answer) = {
+        let (peer, shard, ours) = {
             let mut directory = self.directory();
             let entry = directory.sessions.get_mut(session).ok_or(Refusal::NoSession)?;
             let shard = entry.shard.ok_or(Refusal::NoSession)?;
             let Role::Viewer { offer } = &mut entry.role else { return Err(Refusal::NoSession) };
-            let Some(ours) = offer.as_ref() else {
+            let Some(ours) = offer.take() else {
                 let what = "this session has been answered already".to_owned();
                 return Err(Refusal::BadDescription(ams_api::port::BadDescription::Unsupported(what)));
             };
-            let answer = parse_play_answer(sdp, ours).map_err(bad_description)?;
-            *offer = None;
-            (entry.peer, shard, answer)
+            (entry.peer, shard, ours)
+        };
+        // Read without the lock: it may be long.
+        let answer = match parse_play_answer(sdp, &ours) {
+            Ok(answer) => answer,
+            Err(error) => {
+                if let Some(Role::Viewer { offer }) = self.directory().sessions.get_mut(session).map(|s| &mut s.role) {
+                    *offer = Some(ours);
+                }
+                return Err(bad_description(error));
+            }
         };
         self.command(shard, ShardCommand::SetViewerAnswer { peer, answer: Box::new(answer) }).await;
         Ok(())
@@ -174,8 +188,7 @@ impl NodeCore {
     /// Finds a stream here or elsewhere; pulls it if it is elsewhere.
     async fn attach(self: &Arc<Self>, key: &StreamKey) -> Result<Attached, Refusal> {
         if self.is_draining() {
-            let reason = "it is about to stop".to_owned();
-            return Err(Refusal::Busy { reason, retry_after: Duration::from_secs(2) });
+            return Err(self.busy("it is about to stop"));
         }
         if !self.config.mode.takes_viewers(self.config.serve_viewers_on_origin) {
             return Err(Refusal::OriginTakesNoViewers);
@@ -237,7 +250,7 @@ impl NodeCore {
         let (node, key) = (Arc::clone(self), key.clone());
         self.tasks.spawn(async move {
             if let Err(sentence) = node.pull(&key, attempt).await {
-                node.pull_failed(&key, attempt, sentence);
+                node.pull_failed(&key, attempt, sentence).await;
             }
         });
         watch
@@ -245,7 +258,8 @@ impl NodeCore {
 
     /// Looks a stream's origin up and subscribes to it there. The answer comes as a shard event.
     async fn pull(self: &Arc<Self>, key: &StreamKey, attempt: u64) -> Result<(), String> {
-        let result = self.registry.lookup(key, now_ms()).await;
+        let asked = tokio::time::timeout(LOOKUP_TIMEOUT, self.registry.lookup(key, now_ms())).await;
+        let result = asked.map_err(|_| "no answer in time".to_owned()).and_then(|r| r.map_err(|e| e.to_string()));
         self.note_registry(&result, result.is_err());
         let location = result.map_err(|e| format!("registry: {e}"))?;
         let Some(location) = location.filter(|l| l.is_live()) else { return Err("no node has it".to_owned()) };
@@ -255,6 +269,7 @@ impl NodeCore {
             return Err("its record names this node, which does not have it".to_owned());
         }
         let (link, shard) = self.link_to(&origin.host, port).await?;
+        let order = self.in_order().await;
         {
             let mut directory = self.directory();
             let Some(stream) = directory.streams.get_mut(key) else { return Ok(()) };
@@ -265,6 +280,7 @@ impl NodeCore {
             stream.home = shard;
         }
         self.command(shard, ShardCommand::Pull { link, key: key.clone() }).await;
+        drop(order);
         // The origin answers at once or not at all.
         tokio::time::sleep(ATTACH_TIMEOUT).await;
         let asking = self.directory().streams.get(key).is_some_and(|s| {
@@ -273,16 +289,23 @@ impl NodeCore {
         if asking { Err(format!("{}:{port} did not answer the subscription", origin.host)) } else { Ok(()) }
     }
 
-    fn pull_failed(&self, key: &StreamKey, attempt: u64, sentence: String) {
-        let mut directory = self.directory();
-        let Some(stream) = directory.streams.get(key) else { return };
-        let Origin::Pulled { state, attempt: current, .. } = &stream.origin else { return };
-        if *current != attempt {
-            return;
+    async fn pull_failed(&self, key: &StreamKey, attempt: u64, sentence: String) {
+        let _order = self.in_order().await;
+        let stream = {
+            let mut directory = self.directory();
+            let Some(stream) = directory.streams.get(key) else { return };
+            let Origin::Pulled { state, attempt: current, .. } = &stream.origin else { return };
+            // It may have come while the order was waited for.
+            if *current != attempt || *state.borrow() != PullState::Asking {
+                return;
+            }
+            debug!(stream_id = %key, reason = sentence, "pull failed");
+            state.send_replace(PullState::Failed(sentence));
+            directory.streams.remove(key)
+        };
+        if let Some(stream) = stream {
+            self.close_on_shards(key, &stream).await;
         }
-        debug!(stream_id = %key, reason = sentence, "pull failed");
-        state.send_replace(PullState::Failed(sentence));
-        directory.streams.remove(key);
     }
 
     /// An origin answered a subscription.
@@ -293,12 +316,15 @@ impl NodeCore {
         epoch: Epoch,
         tracks: Arc<StreamTracks>,
     ) {
+        let _order = self.in_order().await;
         let wanted = {
             let mut directory = self.directory();
             match directory.streams.get_mut(&key) {
                 Some(stream) if matches!(stream.origin, Origin::Pulled { link: Some(l), .. } if l == link) => {
                     stream.epoch = epoch;
                     stream.tracks = tracks;
+                    // Whoever waits for it needs a moment to come.
+                    stream.idle_since = Some(Instant::now());
                     if let Origin::Pulled { state, .. } = &stream.origin {
                         state.send_replace(PullState::Here);
                     }
@@ -316,6 +342,7 @@ impl NodeCore {
 
     /// A pulled stream ended at its origin, or its link broke.
     pub(super) async fn pull_ended(&self, key: &StreamKey, link: crate::shard::protocol::LinkId, sentence: &str) {
+        let _order = self.in_order().await;
         let stream = {
             let mut directory = self.directory();
             let ours = directory
@@ -339,6 +366,7 @@ impl NodeCore {
     pub(super) async fn drop_idle_pulls(&self) {
         let linger = self.config.relay_link.linger;
         let now = Instant::now();
+        let _order = self.in_order().await;
         let idle: Vec<(StreamKey, LocalStream)> = {
             let mut directory = self.directory();
             let keys: Vec<StreamKey> = directory
@@ -358,7 +386,7 @@ impl NodeCore {
         }
     }
 
-    /// Takes a stream off every shard that has it.
+    /// Takes a stream off every shard that has it. In order.
     pub(super) async fn close_on_shards(&self, key: &StreamKey, stream: &LocalStream) {
         for shard in stream.replicas.iter().chain([&stream.home]) {
             self.command(*shard, ShardCommand::CloseStream { key: key.clone() }).await;

@@ -203,6 +203,7 @@ impl NodeCore {
         };
         let local = IceCredentials::random();
         let etag = local.ufrag().to_owned();
+        let _order = self.in_order().await;
         let (peer, shard) = {
             let mut directory = self.directory();
             let entry = directory.sessions.get_mut(session).ok_or(Refusal::NoSession)?;

@@ -14,7 +14,7 @@ use ams_registry::{ClaimError, ClaimRequest, Lease, LiveInfo, PublishType, Relea
 use ams_rtc::publisher::PublisherSetup;
 use ams_rtc::sdp::{Fault, PublishPolicy, RemoteSdp, SdpError, answer_publish};
 use ams_types::MediaKind;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use super::directory::{LocalStream, Origin, Role, Session};
@@ -36,12 +36,24 @@ impl NodeCore {
         if self.directory().streams.get(&key).is_some_and(|s| matches!(s.origin, Origin::Published { .. })) {
             return Err(Refusal::InUse(key.id));
         }
+        let releasing = self.directory().releasing.get(&key).cloned();
+        if let Some(mut releasing) = releasing {
+            // Its former publisher has just left this node: the claim would meet its own predecessor.
+            let _ = tokio::time::timeout(RELEASE_PATIENCE, releasing.changed()).await;
+        }
         let session = new_session_id();
         let lease = self.claim(&session, &request).await?;
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let peer = self.next_peer();
+        let order = self.in_order().await;
         let displaced = {
             let mut directory = self.directory();
+            if self.is_draining() {
+                drop(directory);
+                drop(order);
+                self.release(&lease, ReleaseReason::Finished).await;
+                return Err(self.busy("it is about to stop"));
+            }
             // A pull of the same stream, if this node was also watching it elsewhere, ends: it lives here now.
             let displaced = directory.remove_stream(Instant::now(), &key, &EndReason::TakenOver);
             let entry = Session {
@@ -63,7 +75,7 @@ impl NodeCore {
                 tracks: Arc::default(),
                 home,
                 replicas: HashSet::new(),
-                origin: Origin::Published { session: session.clone(), lease, live: false, since: Instant::now() },
+                origin: Origin::Published { session: session.clone(), lease, live: false, announced: false },
                 viewers: HashSet::new(),
                 served: HashSet::new(),
                 idle_since: None,
@@ -75,6 +87,7 @@ impl NodeCore {
         if let Some(stream) = displaced {
             self.close_on_shards(&key, &stream).await;
         }
+        drop(order);
         self.watch_start(session.clone());
         info!(stream_id = %key, session = %session.0, door = ?request.caller.door, "publisher accepted");
         Ok(Opened { session, value: (), events: receiver })
@@ -138,11 +151,12 @@ impl NodeCore {
         };
         let etag = local.ice.ufrag().to_owned();
         let tracks = Arc::new(setup.stream_tracks());
+        let _order = self.in_order().await;
         {
             let mut directory = self.directory();
-            directory.place(session, home);
-            let entry = directory.sessions.get_mut(session).ok_or(Refusal::NoSession)?;
+            let entry = directory.sessions.get_mut(session).filter(|s| s.shard.is_none()).ok_or(Refusal::NoSession)?;
             entry.etag.clone_from(&etag);
+            directory.place(session, home);
             if let Some(stream) = directory.streams.get_mut(&key) {
                 stream.tracks = tracks;
             }
@@ -176,42 +190,62 @@ impl NodeCore {
     }
 
     /// A publisher's media has come: announce it, then tell the publisher.
-    pub(super) async fn publisher_live(&self, peer: PeerId, layers: Vec<LayerReport>) {
+    pub(super) async fn publisher_live(self: &Arc<Self>, peer: PeerId, layers: Vec<LayerReport>) {
         let found = {
-            let directory = self.directory();
-            directory.peers.get(&peer).cloned().and_then(|session| {
-                let entry = directory.sessions.get(&session)?;
-                let Role::Publisher { lease, .. } = &entry.role else { return None };
-                let data_channel = directory.streams.get(&entry.key)?.tracks.data_channel;
-                Some((session, entry.key.clone(), lease.clone(), data_channel))
-            })
-        };
-        let Some((session, key, lease, data_channel)) = found else { return };
-        let result = self.registry.mark_live(&lease, self.live_info(&layers, data_channel)).await;
-        self.note_registry(&result, matches!(result, Err(ClaimError::Registry(_))));
-        if let Err(ClaimError::Lost { .. } | ClaimError::InUse(_)) = result {
-            warn!(stream_id = %key, "another node took the stream id over");
-            self.end_session(&session, EndReason::TakenOver).await;
-            return;
-        }
-        {
             let mut directory = self.directory();
-            if let Some(stream) = directory.streams.get_mut(&key)
-                && let Origin::Published { live, since, .. } = &mut stream.origin
-            {
+            let directory = &mut *directory;
+            directory.peers.get(&peer).cloned().and_then(|session| {
+                let entry = directory.sessions.get_mut(&session)?;
+                let Role::Publisher { live, lease } = &mut entry.role else { return None };
+                // Before the registry knows: whoever learns of it there finds it here.
                 *live = true;
-                *since = Instant::now();
-                stream.layers = layers;
-            }
-            if let Some(entry) = directory.sessions.get_mut(&session) {
-                if let Role::Publisher { live, .. } = &mut entry.role {
+                let stream = directory.streams.get_mut(&entry.key)?;
+                if let Origin::Published { live, .. } = &mut stream.origin {
                     *live = true;
                 }
-                entry.tell(SessionEvent::Started { restored: false });
-            }
+                stream.layers = layers;
+                Some((session, entry.key.clone(), lease.clone()))
+            })
+        };
+        let Some((session, key, lease)) = found else { return };
+        if !self.announce(&session, &lease).await {
+            return;
         }
-        info!(stream_id = %key, epoch = %lease.epoch, "stream is live");
-        let _ = self.starts.send(key);
+        let told = self.directory().sessions.get(&session).map(|s| s.tell(SessionEvent::Started { restored: false }));
+        if told.is_some() {
+            info!(stream_id = %key, epoch = %lease.epoch, "stream is live");
+            let _ = self.starts.send(key);
+        }
+    }
+
+    /// Tells the registry that a stream is live. A registry that is away is told later, with the heartbeats. False if the
+    /// stream is over, and ends it if its id is another's.
+    pub(super) async fn announce(self: &Arc<Self>, session: &SessionId, lease: &Lease) -> bool {
+        let info = {
+            let directory = self.directory();
+            let Some(stream) = directory.streams.get(&lease.key) else { return false };
+            self.live_info(&stream.layers, stream.tracks.data_channel)
+        };
+        let result = self.registry.mark_live(lease, info).await;
+        self.note_registry(&result, matches!(result, Err(ClaimError::Registry(_))));
+        let known = match result {
+            Ok(()) => true,
+            Err(ClaimError::Registry(_)) => false,
+            Err(ClaimError::Lost { .. } | ClaimError::InUse(_)) => {
+                if self.end_session(session, EndReason::TakenOver).await {
+                    warn!(stream_id = %lease.key, "another node took the stream id over");
+                }
+                return false;
+            }
+        };
+        let mut directory = self.directory();
+        match directory.streams.get_mut(&lease.key).map(|s| &mut s.origin) {
+            Some(Origin::Published { session: s, announced, .. }) if s == session => {
+                *announced |= known;
+                true
+            }
+            _ => false,
+        }
     }
 
     fn live_info(&self, layers: &[LayerReport], data_channel: bool) -> LiveInfo {
@@ -247,28 +281,41 @@ impl NodeCore {
         }
     }
 
-    /// Gives a claim back. Retried for a while: a record that stays would block the id until its lease ends.
-    pub(super) async fn release(&self, lease: &Lease, reason: ReleaseReason) {
-        for attempt in 0..RELEASE_ATTEMPTS {
-            let result = self.registry.release(lease, reason, now_ms()).await;
-            let failed = matches!(result, Err(ClaimError::Registry(_)));
-            self.note_registry(&result, failed);
-            if !failed {
-                return;
-            }
-            if attempt + 1 < RELEASE_ATTEMPTS {
+    /// Gives a claim back. Returns after the first attempt; when the registry is away the others go on behind, because a
+    /// record that stays would block the id until its lease ends.
+    pub(super) async fn release(self: &Arc<Self>, lease: &Lease, reason: ReleaseReason) {
+        let (first, tried) = oneshot::channel::<()>();
+        let (node, lease) = (Arc::clone(self), lease.clone());
+        // In a task of its own: whoever waits for it may be gone before it is done.
+        self.tasks.spawn(async move {
+            let mut first = Some(first);
+            for attempt in 1..=RELEASE_ATTEMPTS {
+                let result = node.registry.release(&lease, reason, now_ms()).await;
+                let failed = matches!(result, Err(ClaimError::Registry(_)));
+                node.note_registry(&result, failed);
+                if !failed || (attempt >= RELEASE_ATTEMPTS_STOPPING && node.cancel.is_cancelled()) {
+                    return;
+                }
+                drop(first.take());
                 tokio::time::sleep(RELEASE_RETRY).await;
             }
-        }
+            warn!(stream_id = %lease.key, "the stream's record stays in the registry until it is stale");
+        });
+        let _ = tried.await;
     }
 
-    fn busy(&self, reason: &str) -> Refusal {
+    pub(super) fn busy(&self, reason: &str) -> Refusal {
         Refusal::Busy { reason: reason.to_owned(), retry_after: Duration::from_secs(2) }
     }
 }
 
-const RELEASE_ATTEMPTS: u32 = 3;
+/// As long as a lease lasts; then the record is nobody's anyway.
+const RELEASE_ATTEMPTS: u32 = 60;
+/// While the node stops there is less time.
+const RELEASE_ATTEMPTS_STOPPING: u32 = 3;
 const RELEASE_RETRY: Duration = Duration::from_millis(300);
+/// Longest a publisher waits for the claim of the one before it to be given back.
+const RELEASE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What is wrong with a description, in the port's words.
 pub(super) fn bad_description(error: SdpError) -> Refusal {

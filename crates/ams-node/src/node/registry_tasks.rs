@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ams_api::port::EndReason;
-use ams_registry::{ClaimError, ClusterNodeRecord, LeftoverRequest, StreamQuality};
+use ams_api::port::{EndReason, SessionId};
+use ams_registry::{ClaimError, ClusterNodeRecord, Lease, LeftoverRequest, StreamQuality};
 use ams_types::{AppName, MediaKind, StreamId, StreamKey};
+use futures_util::StreamExt;
 use tracing::{info, warn};
 
 use super::directory::Origin;
@@ -20,6 +21,8 @@ use crate::system;
 const NODE_HEARTBEAT: Duration = Duration::from_secs(5);
 /// A stream's record is stale for AMS after 20 s; this leaves room for three lost writes.
 const STREAM_HEARTBEAT: Duration = Duration::from_secs(5);
+/// Streams confirmed side by side.
+const HEARTBEATS_AT_ONCE: usize = 16;
 /// How often the registry is asked for streams somebody waits for.
 const WAITING_POLL: Duration = Duration::from_millis(400);
 /// How often idle pulls are looked for.
@@ -75,7 +78,7 @@ impl NodeCore {
             ip: Some(self.config.advertise.clone()),
             last_update_time: now_ms(),
             memory: memory.map(|(used, total)| format!("{used}/{total}")),
-            cpu: load.percent().map(|p| p.to_string()),
+            cpu: Some(load.percent().unwrap_or(0).to_string()),
             db_query_average_time_ms: i64::try_from(self.registry.stats().mean_time.as_millis()).unwrap_or(i64::MAX),
             incarnation: Some(self.incarnation.to_string()),
             http_port: self.http_port.into(),
@@ -118,22 +121,35 @@ impl NodeCore {
                     .streams
                     .values()
                     .filter_map(|stream| match &stream.origin {
-                        Origin::Published { session, lease, live: true, .. } => {
-                            Some((session.clone(), lease.clone(), quality(stream)))
+                        Origin::Published { session, lease, live: true, announced } => {
+                            Some((session.clone(), lease.clone(), *announced, quality(stream)))
                         }
                         _ => None,
                     })
                     .collect()
             };
-            for (session, lease, quality) in published {
-                let result = self.registry.heartbeat(&lease, now_ms(), &quality).await;
-                let failed = matches!(result, Err(ClaimError::Registry(_)));
-                self.note_registry(&result, failed);
-                if let Err(ClaimError::Lost { .. }) = result {
-                    warn!(stream_id = %lease.key, "the stream id belongs to another publication now");
-                    self.end_session(&session, EndReason::TakenOver).await;
+            // Side by side: with a slow registry the last one's lease would end before its turn.
+            let beats = futures_util::stream::iter(published).for_each_concurrent(HEARTBEATS_AT_ONCE, |stream| {
+                let (session, lease, announced, quality) = stream;
+                let node = &self;
+                async move {
+                    // The registry was away when it went live.
+                    if announced || node.announce(&session, &lease).await {
+                        node.heartbeat_stream(&session, &lease, &quality).await;
+                    }
                 }
-            }
+            });
+            beats.await;
+        }
+    }
+
+    async fn heartbeat_stream(self: &Arc<Self>, session: &SessionId, lease: &Lease, quality: &StreamQuality) {
+        let result = self.registry.heartbeat(lease, now_ms(), quality).await;
+        self.note_registry(&result, matches!(result, Err(ClaimError::Registry(_))));
+        if let Err(ClaimError::Lost { .. }) = result
+            && self.end_session(session, EndReason::TakenOver).await
+        {
+            warn!(stream_id = %lease.key, "the stream id belongs to another publication now");
         }
     }
 

@@ -15,6 +15,7 @@ use ams_rtc::candidates::{IceAddressConfig, candidates};
 use ams_rtc::dtls::DtlsIdentity;
 use ams_rtc::udp::UdpBindError;
 use ams_types::Incarnation;
+use futures_util::StreamExt;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,8 @@ use crate::startup::{self, Door, Listeners};
 const EVENTS_MAX: usize = 8192;
 /// Longest wait at the end for tasks that still talk to the registry.
 const STOP_LINGER: Duration = Duration::from_secs(5);
+/// Sessions ended side by side when the node stops.
+const ENDS_AT_ONCE: usize = 64;
 /// Longest first wait for the registry; after it the node starts without.
 const REGISTRY_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -124,6 +127,7 @@ pub async fn run_with<F: Future<Output = ()>>(
         registry,
         dtls: identity,
         directory: Mutex::new(Directory { load: vec![0; shards.len()], ..Directory::default() }),
+        order: tokio::sync::Mutex::default(),
         shards,
         addresses: addresses.into_iter().map(|a| a.ip()).collect(),
         links: OriginLinks::default(),
@@ -183,7 +187,7 @@ pub async fn run_with<F: Future<Output = ()>>(
 }
 
 /// Ends a node's sessions and tasks: no new sessions, those there are told, records released, the row removed.
-async fn stop(node: &NodeCore, api: &Api, http_cancel: CancellationToken, serving: tokio::task::JoinHandle<()>) {
+async fn stop(node: &Arc<NodeCore>, api: &Api, http_cancel: CancellationToken, serving: tokio::task::JoinHandle<()>) {
     node.draining.store(true, Ordering::Relaxed);
     api.announce_stop();
     let (sessions, streams) = {
@@ -191,9 +195,11 @@ async fn stop(node: &NodeCore, api: &Api, http_cancel: CancellationToken, servin
         (directory.sessions.keys().cloned().collect::<Vec<SessionId>>(), directory.streams.len())
     };
     info!(sessions = sessions.len(), streams, "stopping");
-    for session in sessions {
+    // Many at once: each publisher's end waits for the registry.
+    let ends = futures_util::stream::iter(sessions).for_each_concurrent(ENDS_AT_ONCE, |session| async move {
         node.end_session(&session, EndReason::NodeStopping).await;
-    }
+    });
+    ends.await;
     // Sockets get their last words before the server goes.
     http_cancel.cancel();
     if !api.shutdown(STOP_LINGER).await || tokio::time::timeout(STOP_LINGER, serving).await.is_err() {

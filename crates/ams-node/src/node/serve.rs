@@ -15,13 +15,14 @@ use crate::shard::protocol::{LinkId, ShardCommand};
 impl NodeCore {
     /// An edge asks for a stream.
     pub(super) async fn serve_requested(&self, link: LinkId, handle: u32, key: StreamKey) {
+        let _order = self.in_order().await;
         let Some(shard) = self.link_shard(link) else { return };
         let published = self
             .directory()
             .streams
             .get(&key)
             .is_some_and(|s| s.is_playable() && matches!(s.origin, Origin::Published { .. }));
-        if !published || !self.ensure_on_shard(&key, shard).await {
+        if self.is_draining() || !published || !self.ensure_on_shard(&key, shard).await {
             debug!(stream_id = %key, ?link, "edge asked for a stream that is not here");
             let sentence = format!("{key} is not published on this node");
             self.command(shard, ShardCommand::RefuseServe { link, handle, sentence }).await;
@@ -37,12 +38,13 @@ impl NodeCore {
 
     /// An edge let a stream go.
     pub(super) async fn serve_ended(&self, link: LinkId, key: &StreamKey) {
+        let _order = self.in_order().await;
         let idle = self.directory().unserve(Instant::now(), link, key);
         debug!(stream_id = %key, ?link, "edge let a stream go");
         self.drop_replica(idle).await;
     }
 
-    /// Takes a replica that nothing needs off its shard.
+    /// Takes a replica that nothing needs off its shard. In order.
     pub(super) async fn drop_replica(&self, idle: Option<IdleReplica>) {
         if let Some(IdleReplica { key, home, replica }) = idle {
             self.command(home, ShardCommand::StopReplica { key: key.clone(), to: replica }).await;

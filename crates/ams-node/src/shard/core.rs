@@ -14,9 +14,9 @@ use ams_media::{MediaPacket, SourceClock};
 use ams_relay::wire::EndReason;
 use ams_rtc::dtls::DtlsIdentity;
 use ams_rtc::ice::{DatagramKind, classify, peek_ufrag};
-use ams_rtc::publisher::{IngestSink, Publisher, PublisherEvent, PublisherSetup};
+use ams_rtc::publisher::{Publisher, PublisherEvent, PublisherSetup};
 use ams_rtc::transport::{CloseReason, Transmit};
-use ams_rtc::tx::{DatagramSink, TxBatch};
+use ams_rtc::tx::TxBatch;
 use ams_rtc::viewer::{Feedback, Viewer, ViewerEvent, ViewerSetup};
 use ams_types::{Epoch, LayerNo, StreamKey, TrackNo};
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 
 use super::links::Links;
 use super::protocol::{Census, PeerId, REPORT_INTERVAL, ShardCommand, ShardEvent, ShardMedia};
+use super::sinks::{Intake, Out, Socket};
 use super::stream::{Source, Stream};
 
 enum Role {
@@ -40,6 +41,9 @@ struct Peer {
     role: Role,
 }
 
+/// Addresses one peer's datagrams may come from at one time, more than it can have validated.
+const ADDRESSES_MAX: usize = 2 * ams_rtc::ice::PATHS_MAX;
+
 /// Everything one media thread owns. Not `Send` in spirit: what is never shared needs no lock.
 pub struct ShardCore {
     identity: Arc<DtlsIdentity>,
@@ -53,7 +57,7 @@ pub struct ShardCore {
     dirty: Vec<usize>,
     tx: TxBatch,
     socket: Rc<dyn Socket>,
-    siblings: Vec<Option<mpsc::Sender<ShardMedia>>>,
+    pub(super) siblings: Vec<Option<mpsc::Sender<ShardMedia>>>,
     events: mpsc::Sender<ShardEvent>,
     backlog: VecDeque<ShardEvent>,
     feedback: Vec<Feedback>,
@@ -61,54 +65,6 @@ pub struct ShardCore {
     tick_no: u64,
     reported_at: Option<Instant>,
     counts: Census,
-}
-
-/// The socket as the core sees it: it only sends.
-pub trait Socket {
-    /// Sends one datagram or a train of them; false if the kernel would not take it.
-    fn send(&self, to: SocketAddr, from: Option<IpAddr>, contents: &[u8], segment: Option<usize>) -> bool;
-    /// Longest train, in datagrams.
-    fn segments_max(&self) -> usize;
-}
-
-struct Out<'a> {
-    socket: &'a dyn Socket,
-    blocked: &'a mut u64,
-}
-
-impl DatagramSink for Out<'_> {
-    fn send(&mut self, to: SocketAddr, from: Option<IpAddr>, contents: &[u8], segment: Option<usize>) {
-        if !self.socket.send(to, from, contents, segment) {
-            *self.blocked += 1;
-        }
-    }
-}
-
-/// Where a publisher's packets go.
-struct Intake<'a> {
-    now: Instant,
-    stream: &'a mut Stream,
-    clocks: &'a mut Vec<(TrackNo, LayerNo, SourceClock)>,
-    messages: &'a mut Vec<(bool, Bytes)>,
-    keyframes: &'a mut Vec<(TrackNo, LayerNo)>,
-}
-
-impl IngestSink for Intake<'_> {
-    fn packet(&mut self, packet: MediaPacket) {
-        self.stream.take(self.now, Arc::new(packet));
-    }
-
-    fn clock(&mut self, track: TrackNo, layer: LayerNo, clock: SourceClock) {
-        self.clocks.push((track, layer, clock));
-    }
-
-    fn message(&mut self, binary: bool, data: Bytes) {
-        self.messages.push((binary, data));
-    }
-
-    fn keyframe_needed(&mut self, track: TrackNo, layer: LayerNo) {
-        self.keyframes.push((track, layer));
-    }
 }
 
 impl ShardCore {
@@ -197,6 +153,32 @@ impl ShardCore {
         self.after(now, index, Some(path));
     }
 
+    /// Notes that datagrams of this path are the peer's.
+    fn map_address(&mut self, index: usize, path: (SocketAddr, IpAddr)) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        if peer.addresses.len() >= ADDRESSES_MAX {
+            // It moves a lot. What it does not use any more goes first, then what it used first.
+            let before = std::mem::take(&mut peer.addresses);
+            let mut kept: Vec<_> = before.iter().copied().filter(|(from, _)| peer.role.is_validated(*from)).collect();
+            if kept.len() >= ADDRESSES_MAX {
+                kept.remove(0);
+            }
+            for gone in before.iter().filter(|a| !kept.contains(a)) {
+                if self.by_address.get(gone) == Some(&index) {
+                    self.by_address.remove(gone);
+                }
+            }
+            peer.addresses = kept;
+        }
+        peer.addresses.push(path);
+        if let Some(old) = self.by_address.insert(path, index)
+            && old != index
+            && let Some(old) = self.peers.get_mut(old)
+        {
+            old.addresses.retain(|a| *a != path);
+        }
+    }
+
     /// Sends what a peer has to send and hears what it has to say. `path` is the one a datagram just came on.
     fn after(&mut self, now: Instant, index: usize, path: Option<(SocketAddr, IpAddr)>) {
         let Some(peer) = self.peers.get_mut(index) else { return };
@@ -204,18 +186,11 @@ impl ShardCore {
             && !peer.addresses.contains(&path)
             && peer.role.is_validated(path.0)
         {
-            if let Some(old) = self.by_address.insert(path, index)
-                && old != index
-                && let Some(old) = self.peers.get_mut(old)
-            {
-                old.addresses.retain(|a| *a != path);
-            }
-            if let Some(peer) = self.peers.get_mut(index) {
-                peer.addresses.push(path);
-            }
+            self.map_address(index, path);
         }
         let mut closed = None;
         let mut connected = false;
+        let mut live = false;
         let mut messages = Vec::new();
         let Some(peer) = self.peers.get_mut(index) else { return };
         match &mut peer.role {
@@ -225,7 +200,9 @@ impl ShardCore {
                 }
                 while let Some(event) = publisher.poll_event() {
                     match event {
-                        PublisherEvent::Connected => {}
+                        PublisherEvent::Connected => {
+                            live = self.streams.get_mut(peer.stream).is_some_and(Stream::connected);
+                        }
                         PublisherEvent::Closed(reason) => closed = Some(reason),
                     }
                 }
@@ -244,6 +221,9 @@ impl ShardCore {
             }
         }
         let (id, stream) = (peer.id, peer.stream);
+        if live {
+            self.emit(ShardEvent::PublisherLive { peer: id, layers: Vec::new() });
+        }
         if connected {
             self.emit(ShardEvent::ViewerConnected { peer: id });
             self.ask_keyframes_of(now, index);
@@ -361,7 +341,13 @@ impl ShardCore {
         }
         for to in &stream.replicas {
             if let Some(Some(ring)) = self.siblings.get(usize::from(to.0)) {
-                let _ = ring.try_send(ShardMedia::Clock { key: stream.key.clone(), track, layer, clock });
+                let _ = ring.try_send(ShardMedia::Clock {
+                    key: stream.key.clone(),
+                    epoch: stream.epoch,
+                    track,
+                    layer,
+                    clock,
+                });
             }
         }
     }
@@ -378,7 +364,12 @@ impl ShardCore {
         }
         for to in &stream.replicas {
             if let Some(Some(ring)) = self.siblings.get(usize::from(to.0)) {
-                let _ = ring.try_send(ShardMedia::Data { key: stream.key.clone(), binary, data: data.clone() });
+                let _ = ring.try_send(ShardMedia::Data {
+                    key: stream.key.clone(),
+                    epoch: stream.epoch,
+                    binary,
+                    data: data.clone(),
+                });
             }
         }
         let mut viewers = std::mem::take(&mut self.scratch);
@@ -514,17 +505,17 @@ impl ShardCore {
                 if let Some(&index) = self.by_id.get(&peer)
                     && let Some(p) = self.peers.get_mut(index)
                 {
-                    let ufrag: Box<str> = local.ufrag().into();
                     match &mut p.role {
                         Role::Publisher(publisher) => publisher.restart_ice(local, &remote),
                         Role::Viewer(viewer) => viewer.restart_ice(local, &remote),
                     }
-                    p.ufrags.push(ufrag.clone());
-                    let old = (p.ufrags.len() > 2).then(|| p.ufrags.remove(0));
-                    self.by_ufrag.insert(ufrag, index);
-                    if let Some(old) = old {
-                        self.by_ufrag.remove(&old);
+                    // The transport knows which of the former ones the other end may still use.
+                    let ufrags = p.role.local_ufrags();
+                    for gone in p.ufrags.iter().filter(|u| !ufrags.contains(u)) {
+                        self.by_ufrag.remove(gone);
                     }
+                    self.by_ufrag.extend(ufrags.iter().map(|ufrag| (ufrag.clone(), index)));
+                    p.ufrags = ufrags;
                 }
             }
             ShardCommand::ClosePeer { peer } => {
@@ -540,31 +531,13 @@ impl ShardCore {
             }
             ShardCommand::Serve { link, handle, key } => self.serve(link, handle, &key),
             ShardCommand::RefuseServe { link, handle, sentence } => self.links.refuse(link, handle, &sentence),
-            ShardCommand::AddReplica { key, home, epoch, tracks } => {
-                if !self.by_key.contains_key(&key) {
-                    self.add_stream(Stream::new(now, key, epoch, tracks, Source::Shard(home)));
-                }
-            }
-            ShardCommand::FeedReplica { key, to } => {
-                if let Some(&index) = self.by_key.get(&key)
-                    && let Some(stream) = self.streams.get_mut(index)
-                    && !stream.replicas.contains(&to)
-                {
-                    stream.replicas.push(to);
-                }
-            }
-            ShardCommand::StopReplica { key, to } => {
-                if let Some(&index) = self.by_key.get(&key)
-                    && let Some(stream) = self.streams.get_mut(index)
-                {
-                    stream.replicas.retain(|r| *r != to);
-                }
-            }
-            ShardCommand::CloseStream { key } => {
-                if let Some(&index) = self.by_key.get(&key) {
-                    self.close_stream(now, index);
-                }
-            }
+            ShardCommand::AddReplica { key, home, epoch, tracks } => self.add_replica(now, key, home, epoch, tracks),
+            ShardCommand::FeedReplica { key, to } => self.feed_replica(&key, to),
+            ShardCommand::StopReplica { key, to } => self.stop_replica(&key, to),
+            ShardCommand::CloseStream { key } => match self.by_key.get(&key) {
+                Some(&index) => self.close_stream(now, index),
+                None => self.links.unsubscribe_all(&key),
+            },
             ShardCommand::Census(reply) => {
                 let _ = reply.send(self.census());
             }
@@ -743,38 +716,6 @@ impl ShardCore {
         self.links.close_all();
     }
 
-    // --- shard to shard ----------------------------------------------------------------------------------------------
-
-    /// Something from a sibling shard.
-    pub fn sibling(&mut self, now: Instant, media: ShardMedia) {
-        match media {
-            ShardMedia::Packets { key, epoch, packets } => {
-                if let Some(&index) = self.by_key.get(&key)
-                    && self.streams.get(index).is_some_and(|s| s.epoch == epoch)
-                {
-                    for packet in packets {
-                        self.ingest(now, index, packet);
-                    }
-                }
-            }
-            ShardMedia::Clock { key, track, layer, clock } => {
-                if let Some(&index) = self.by_key.get(&key) {
-                    self.take_clock(index, track, layer, clock);
-                }
-            }
-            ShardMedia::Data { key, binary, data } => {
-                if let Some(&index) = self.by_key.get(&key) {
-                    self.take_message(now, index, None, binary, data);
-                }
-            }
-            ShardMedia::KeyframeRequest { key, track, layer } => {
-                if let Some(&index) = self.by_key.get(&key) {
-                    self.request_keyframe(now, index, track, layer);
-                }
-            }
-        }
-    }
-
     // --- events ------------------------------------------------------------------------------------------------------
 
     /// Tells the control runtime; what does not fit is offered again at the next flush.
@@ -792,6 +733,11 @@ impl ShardCore {
                 break;
             }
         }
+    }
+
+    /// Events that did not fit into the control runtime's queue yet.
+    pub(super) fn events_waiting(&self) -> usize {
+        self.backlog.len()
     }
 
     /// What this shard holds.
@@ -830,6 +776,13 @@ fn send(socket: &dyn Socket, counts: &mut Census, transmit: &Transmit) {
 }
 
 impl Role {
+    fn local_ufrags(&self) -> Vec<Box<str>> {
+        match self {
+            Role::Publisher(publisher) => publisher.local_ufrags().map(Into::into).collect(),
+            Role::Viewer(viewer) => viewer.local_ufrags().map(Into::into).collect(),
+        }
+    }
+
     fn is_validated(&self, remote: SocketAddr) -> bool {
         match self {
             Role::Publisher(publisher) => publisher.is_validated(remote),

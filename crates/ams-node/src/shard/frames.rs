@@ -6,12 +6,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ams_relay::wire::{EndReason, EpochLow, Frame, Subscribed};
+use ams_relay::wire::{EndReason, EpochLow, Frame, StreamHandle, Subscribed};
+use ams_types::StreamKey;
 use bytes::Bytes;
 
 use super::core::ShardCore;
 use super::protocol::{LinkId, ShardEvent};
 use super::stream::{Source, Stream};
+
+/// Events the control runtime has not taken yet, beyond which nobody may ask for more streams.
+const EVENTS_WAITING_MAX: usize = 4096;
 
 impl ShardCore {
     /// One frame of a link. An error is a sentence, and ends the link.
@@ -21,8 +25,7 @@ impl ShardCore {
     pub fn frame(&mut self, now: Instant, link: LinkId, frame: Frame<'_>) -> Result<(), String> {
         match frame {
             Frame::Media(media) => {
-                let Some(key) = self.links.pulled_key(link, media.handle) else { return Ok(()) };
-                let Some(&index) = self.by_key.get(key) else { return Ok(()) };
+                let Some(index) = self.pulled_stream(link, media.handle) else { return Ok(()) };
                 let current = self.streams.get(index).is_some_and(|s| EpochLow::from(s.epoch) == media.epoch);
                 if current {
                     self.links.count_in();
@@ -31,22 +34,19 @@ impl ShardCore {
                 }
             }
             Frame::Timing(timing) => {
-                let Some(key) = self.links.pulled_key(link, timing.handle) else { return Ok(()) };
-                if let Some(&index) = self.by_key.get(key)
+                if let Some(index) = self.pulled_stream(link, timing.handle)
                     && self.streams.get(index).is_some_and(|s| EpochLow::from(s.epoch) == timing.epoch)
                 {
                     self.take_clock(index, timing.track, timing.layer, timing.to_source_clock(now));
                 }
             }
             Frame::Gap(gap) => {
-                let Some(key) = self.links.pulled_key(link, gap.handle) else { return Ok(()) };
-                if let Some(&index) = self.by_key.get(key) {
+                if let Some(index) = self.pulled_stream(link, gap.handle) {
                     self.gap(now, index, gap.track, gap.layer);
                 }
             }
             Frame::DataMessage(message) => {
-                let Some(key) = self.links.pulled_key(link, message.handle) else { return Ok(()) };
-                if let Some(&index) = self.by_key.get(key) {
+                if let Some(index) = self.pulled_stream(link, message.handle) {
                     self.take_message(now, index, None, message.binary, Bytes::copy_from_slice(message.payload));
                 }
             }
@@ -56,6 +56,9 @@ impl ShardCore {
                 {
                     self.request_keyframe(now, index, track, layer);
                 }
+            }
+            Frame::Subscribe(_) if self.events_waiting() > EVENTS_WAITING_MAX => {
+                return Err("the other end asks for streams faster than this node can answer".to_owned());
             }
             Frame::Subscribe(subscribe) => {
                 if let Some((handle, key)) = self.links.asked(link, subscribe) {
@@ -90,13 +93,31 @@ impl ShardCore {
         Ok(())
     }
 
+    /// The stream a handle of a pulled link brings, if it is here.
+    fn pulled_stream(&self, link: LinkId, handle: StreamHandle) -> Option<usize> {
+        self.brought_by(link, self.links.pulled_key(link, handle)?)
+    }
+
+    /// A stream, if it is here and this link is where it comes from.
+    fn brought_by(&self, link: LinkId, key: &StreamKey) -> Option<usize> {
+        let index = *self.by_key.get(key)?;
+        let stream = self.streams.get(index)?;
+        matches!(stream.source, Source::Link(source, _) if source == link).then_some(index)
+    }
+
     fn subscribed(&mut self, now: Instant, link: LinkId, subscribed: Subscribed) {
         let Some(key) = self.links.subscribed(link, &subscribed) else { return };
-        if let Some(&old) = self.by_key.get(&key) {
-            // Another publication, or other tracks: viewers of the old one cannot go on with it.
-            self.forget_stream(now, old);
-            self.emit(ShardEvent::PullEnded { link, key: key.clone(), sentence: "the publisher changed".to_owned() });
+        if self.by_key.contains_key(&key) {
             self.links.unsubscribe(link, &key);
+            let sentence = match self.brought_by(link, &key) {
+                Some(old) => {
+                    // Another publication, or other tracks: viewers of the old one cannot go on with it.
+                    self.forget_stream(now, old);
+                    "the publisher changed"
+                }
+                None => "it comes from elsewhere meanwhile",
+            };
+            self.emit(ShardEvent::PullEnded { link, key, sentence: sentence.to_owned() });
             return;
         }
         let tracks = Arc::new(subscribed.tracks);
@@ -106,8 +127,8 @@ impl ShardCore {
         self.emit(ShardEvent::Pulled { link, key, epoch: subscribed.epoch, tracks });
     }
 
-    fn pull_ended(&mut self, now: Instant, link: LinkId, key: ams_types::StreamKey, reason: EndReason) {
-        if let Some(&index) = self.by_key.get(&key) {
+    fn pull_ended(&mut self, now: Instant, link: LinkId, key: StreamKey, reason: EndReason) {
+        if let Some(index) = self.brought_by(link, &key) {
             self.forget_stream(now, index);
         }
         self.emit(ShardEvent::PullEnded { link, key, sentence: reason.to_string() });

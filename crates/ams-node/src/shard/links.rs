@@ -325,6 +325,14 @@ impl Links {
         }
     }
 
+    /// Lets go of a stream on whatever link it was asked for.
+    pub fn unsubscribe_all(&mut self, key: &StreamKey) {
+        let ids: Vec<LinkId> = self.links.keys().copied().collect();
+        for link in ids {
+            self.unsubscribe(link, key);
+        }
+    }
+
     /// The origin sends a stream, or changed it. Returns which.
     pub fn subscribed(&mut self, link: LinkId, subscribed: &Subscribed) -> Option<StreamKey> {
         match &mut self.links.get_mut(&link)?.sessions {

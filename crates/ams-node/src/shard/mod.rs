@@ -8,7 +8,11 @@ pub mod core;
 mod frames;
 mod links;
 pub mod protocol;
+mod replicas;
+mod sinks;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
@@ -25,11 +29,12 @@ use ams_rtc::udp::{ReceiveBuffer, SendOutcome, UdpBindError, UdpShard};
 use ams_types::NodeId;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::LocalSet;
+use tokio::task::{JoinError, LocalSet};
 
-use self::core::{ShardCore, Socket, TICK};
+use self::core::{ShardCore, TICK};
 use links::{LinkOut, Links};
 use protocol::{LinkId, LinkSetup, LinkSide, ShardCommand, ShardEvent, ShardMedia, ShardNo};
+use sinks::Socket;
 
 /// Commands waiting for one shard; senders wait beyond.
 const COMMANDS_MAX: usize = 1024;
@@ -100,7 +105,7 @@ pub fn start(
     let mut shards = Vec::with_capacity(count);
     let mut threads = Vec::with_capacity(count);
     for (at, (_, media)) in rings.into_iter().enumerate() {
-        let no = ShardNo(at as u8);
+        let no = ShardNo(at as u16);
         let siblings = senders.iter().enumerate().map(|(n, s)| (n != at).then(|| s.clone())).collect();
         let (shard, thread) = start_one(no, config.clone(), siblings, media, events.clone(), died.clone())?;
         shards.push(shard);
@@ -165,11 +170,23 @@ fn thread_main(
         let core = ShardCore::new(config.identity, Rc::clone(&socket) as Rc<dyn Socket>, siblings, events, links);
         let core = Rc::new(RefCell::new(core));
         // The shard ends when its commands do; the other tasks end with the runtime.
-        tokio::task::spawn_local(read_datagrams(Rc::clone(&core), socket));
-        tokio::task::spawn_local(read_siblings(Rc::clone(&core), media));
-        tokio::task::spawn_local(tick(Rc::clone(&core)));
-        obey(core, inbox).await;
+        let datagrams = tokio::task::spawn_local(read_datagrams(Rc::clone(&core), socket));
+        let siblings = tokio::task::spawn_local(read_siblings(Rc::clone(&core), media));
+        let ticks = tokio::task::spawn_local(tick(Rc::clone(&core)));
+        tokio::select! {
+            () = obey(core, inbox) => {}
+            Err(error) = datagrams => panic_again(error),
+            Err(error) = siblings => panic_again(error),
+            Err(error) = ticks => panic_again(error),
+        }
     });
+}
+
+/// The runtime catches a task's panic. A shard without one of its tasks would be half dead: it ends as a whole.
+fn panic_again(error: JoinError) {
+    if let Ok(panic) = error.try_into_panic() {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 impl Socket for UdpShard {
@@ -232,7 +249,10 @@ async fn obey(core: Rc<RefCell<ShardCore>>, mut inbox: mpsc::Receiver<ShardComma
     loop {
         tokio::select! {
             got = inbox.recv_many(&mut batch, COMMANDS_PER_TURN) => if got == 0 { break },
-            Some(_) = links.join_next() => continue,
+            Some(ended) = links.join_next() => {
+                ended.unwrap_or_else(panic_again);
+                continue;
+            }
         }
         for command in batch.drain(..) {
             let now = Instant::now();
@@ -310,7 +330,6 @@ async fn read_frames(core: &Rc<RefCell<ShardCore>>, link: LinkId, reader: &mut L
                 }
             }
             if handled > 0 {
-                core.links.heard(now, link);
                 core.flush(now);
             }
         }
@@ -320,7 +339,8 @@ async fn read_frames(core: &Rc<RefCell<ShardCore>>, link: LinkId, reader: &mut L
         }
         match reader.read_batch().await {
             Ok(0) => return "closed by the other end".to_owned(),
-            Ok(_) => {}
+            // Any byte is a sign of life, also of a frame that is not whole yet.
+            Ok(_) => core.borrow_mut().links.heard(Instant::now(), link),
             Err(error) => return error.to_string(),
         }
     }

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 /// A shard's place in its node, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ShardNo(pub u8);
+pub struct ShardNo(pub u16);
 
 /// A publisher's or viewer's transport on this node. Never reused within a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -150,7 +150,7 @@ pub enum ShardCommand {
         /// Where the replica was.
         to: ShardNo,
     },
-    /// Forget a stream: links are told it ended, viewers are closed without events.
+    /// Forget a stream, or the wish to pull it: links are told it ended, viewers are closed without events.
     CloseStream {
         /// The stream.
         key: StreamKey,
@@ -177,6 +177,8 @@ pub enum ShardMedia {
     Clock {
         /// The stream.
         key: StreamKey,
+        /// The publication it belongs to.
+        epoch: Epoch,
         /// Which track.
         track: TrackNo,
         /// Which layer.
@@ -188,6 +190,8 @@ pub enum ShardMedia {
     Data {
         /// The stream.
         key: StreamKey,
+        /// The publication it belongs to.
+        epoch: Epoch,
         /// Whether it is binary.
         binary: bool,
         /// The message.

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ams_media::track::{LAYERS_MAX, TRACKS_MAX};
 use ams_media::{
     Insert, KeyframeThrottle, LayerMonitor, MediaPacket, PacketRing, RingLimits, SourceClock, StreamTracks,
 };
-use ams_types::{Epoch, LayerNo, MediaKind, StreamKey, TrackNo};
+use ams_types::{Codec, Epoch, LayerNo, MediaKind, StreamKey, TrackNo};
 
 use super::protocol::{LayerReport, LinkId, PeerId, ShardNo};
 
@@ -31,6 +32,8 @@ pub struct Layer {
     pub track: TrackNo,
     /// Its place in the track.
     pub no: LayerNo,
+    /// The track's codec.
+    pub codec: Codec,
     /// Recent packets, for NACKs.
     pub ring: PacketRing,
     /// Coalesces what asks for keyframes.
@@ -70,8 +73,10 @@ pub struct Stream {
     has_video: bool,
     first_at: Option<Instant>,
     layers: Vec<Layer>,
-    index: Vec<usize>,
-    monitors: Vec<LayerMonitor>,
+    /// Place in `layers` by track and layer number, one more; zero for what the stream does not have.
+    places: [u8; TRACKS_MAX * LAYERS_MAX],
+    /// By track number.
+    monitors: [LayerMonitor; TRACKS_MAX],
     /// Tracks whose best layer changed this turn.
     pub retargets: Vec<(TrackNo, LayerNo)>,
 }
@@ -82,14 +87,16 @@ const SOUND_ONLY_AFTER: Duration = Duration::from_secs(2);
 impl Stream {
     /// A stream nobody watches yet.
     pub fn new(now: Instant, key: StreamKey, epoch: Epoch, tracks: Arc<StreamTracks>, source: Source) -> Self {
-        let mut layers = Vec::new();
-        let mut index = Vec::with_capacity(tracks.tracks.len());
+        let mut layers: Vec<Layer> = Vec::new();
+        let mut places = [0; TRACKS_MAX * LAYERS_MAX];
         for track in &tracks.tracks {
-            index.push(layers.len());
             for layer in &track.layers {
+                let Some(place) = place_of(track.no, layer.no).and_then(|at| places.get_mut(at)) else { continue };
+                *place = layers.len() as u8 + 1;
                 layers.push(Layer {
                     track: track.no,
                     no: layer.no,
+                    codec: track.codec.codec,
                     ring: PacketRing::new(match track.kind {
                         MediaKind::Audio => RingLimits::AUDIO,
                         MediaKind::Video => RingLimits::VIDEO,
@@ -105,7 +112,6 @@ impl Stream {
                 });
             }
         }
-        let monitors = tracks.tracks.iter().map(|_| LayerMonitor::default()).collect();
         let has_video = tracks.tracks.iter().any(|t| t.kind == MediaKind::Video);
         Self {
             key,
@@ -121,8 +127,8 @@ impl Stream {
             has_video,
             first_at: None,
             layers,
-            index,
-            monitors,
+            places,
+            monitors: Default::default(),
             retargets: Vec::new(),
         }
     }
@@ -134,14 +140,14 @@ impl Stream {
 
     /// A layer by its place; `None` for what the stream does not have.
     pub fn layer_mut(&mut self, track: TrackNo, layer: LayerNo) -> Option<&mut Layer> {
-        let at = self.index.get(usize::from(track.0))? + usize::from(layer.0);
-        self.layers.get_mut(at).filter(|l| l.track == track && l.no == layer)
+        let place = *self.places.get(place_of(track, layer)?)?;
+        self.layers.get_mut(usize::from(place.checked_sub(1)?))
     }
 
     /// As [`Self::layer_mut`], to read.
     pub fn layer(&self, track: TrackNo, layer: LayerNo) -> Option<&Layer> {
-        let at = self.index.get(usize::from(track.0))? + usize::from(layer.0);
-        self.layers.get(at).filter(|l| l.track == track && l.no == layer)
+        let place = *self.places.get(place_of(track, layer)?)?;
+        self.layers.get(usize::from(place.checked_sub(1)?))
     }
 
     /// Every layer of every track.
@@ -156,10 +162,6 @@ impl Stream {
 
     /// Takes one packet in. Returns false for what the stream does not have or has already.
     pub fn take(&mut self, now: Instant, packet: Arc<MediaPacket>) -> bool {
-        let codec = match self.tracks.tracks.get(usize::from(packet.track.0)) {
-            Some(track) => track.codec.codec,
-            None => return false,
-        };
         let Some(layer) = self.layer_mut(packet.track, packet.layer) else { return false };
         if layer.ring.insert(Arc::clone(&packet)) != Insert::Stored {
             return false;
@@ -167,11 +169,11 @@ impl Stream {
         layer.packets += 1;
         layer.bytes += packet.payload.len() as u64;
         layer.window_bytes += packet.payload.len() as u64;
-        let picture = packet.keyframe && codec.kind() == MediaKind::Video;
+        let picture = packet.keyframe && layer.codec.kind() == MediaKind::Video;
         if picture {
             layer.throttle.on_keyframe();
-            if let Some(size) = ams_media::frame_size(codec, &packet.payload) {
-                layer.size = (size.width.into(), size.height.into());
+            if let Some(size) = ams_media::frame_size(layer.codec, &packet.payload) {
+                layer.size = (size.width, size.height);
             }
         }
         if let Some(monitor) = self.monitors.get_mut(usize::from(packet.track.0))
@@ -188,6 +190,11 @@ impl Stream {
         true
     }
 
+    /// The publisher's transport is up. Returns whether that alone makes the stream live: no media will ever come.
+    pub fn connected(&mut self) -> bool {
+        self.layers.is_empty() && !std::mem::replace(&mut self.live, true)
+    }
+
     /// True once: when it turns out that the stream can be watched.
     pub fn take_went_live(&mut self) -> bool {
         std::mem::take(&mut self.went_live)
@@ -195,27 +202,107 @@ impl Stream {
 
     /// The layers' figures; closes the current window.
     pub fn report(&mut self, now: Instant) -> Vec<LayerReport> {
-        let tracks = Arc::clone(&self.tracks);
         self.layers
             .iter_mut()
-            .filter_map(|layer| {
+            .map(|layer| {
                 let elapsed = now.saturating_duration_since(layer.window_at);
                 if elapsed >= Duration::from_millis(500) {
                     layer.bitrate = (layer.window_bytes * 8_000) / (elapsed.as_millis() as u64).max(1);
                     layer.window_bytes = 0;
                     layer.window_at = now;
                 }
-                let track = tracks.tracks.get(usize::from(layer.track.0))?;
-                Some(LayerReport {
-                    kind: track.kind,
-                    codec: track.codec.codec,
+                LayerReport {
+                    kind: layer.codec.kind(),
+                    codec: layer.codec,
                     layer: layer.no,
                     size: layer.size,
                     bitrate: layer.bitrate,
                     packets: layer.packets,
                     bytes: layer.bytes,
-                })
+                }
             })
             .collect()
+    }
+}
+
+/// Where a layer stands in the table of places.
+fn place_of(track: TrackNo, layer: LayerNo) -> Option<usize> {
+    let (track, layer) = (usize::from(track.0), usize::from(layer.0));
+    (track < TRACKS_MAX && layer < LAYERS_MAX).then_some(track * LAYERS_MAX + layer)
+}
+
+#[cfg(test)]
+mod tests {
+    use ams_media::{LayerInfo, PacketExtensions, TrackInfo};
+    use ams_types::{CodecParams, ExtSeq};
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn track(no: u8, codec: Codec, layers: u8) -> TrackInfo {
+        TrackInfo {
+            no: TrackNo(no),
+            kind: codec.kind(),
+            codec: CodecParams { codec, fmtp: "".into() },
+            layers: (0..layers).map(|no| LayerInfo { no: LayerNo(no), rid: None }).collect(),
+        }
+    }
+
+    fn stream(now: Instant, tracks: Vec<TrackInfo>) -> Stream {
+        let key = StreamKey::new("live".parse().unwrap(), "s".parse().unwrap());
+        let tracks = Arc::new(StreamTracks { tracks, data_channel: false });
+        Stream::new(now, key, Epoch(1), tracks, Source::Shard(ShardNo(0)))
+    }
+
+    fn packet(now: Instant, track: u8, layer: u8, seq: u64) -> Arc<MediaPacket> {
+        Arc::new(MediaPacket {
+            track: TrackNo(track),
+            layer: LayerNo(layer),
+            seq: ExtSeq(seq),
+            timestamp: 0,
+            marker: true,
+            keyframe: true,
+            extensions: PacketExtensions::default(),
+            payload: Bytes::from_static(&[0; 100]),
+            ingest_at: now,
+        })
+    }
+
+    #[test]
+    fn packets_are_sorted_by_the_tracks_own_numbers() {
+        let now = Instant::now();
+        // Track 0 has a codec this version does not know and was left out; track 2 has three layers.
+        let mut stream = stream(now, vec![track(1, Codec::Opus, 1), track(2, Codec::Vp8, 3)]);
+        for (name, at, want) in [
+            ("left out", (0, 0), false),
+            ("sound", (1, 0), true),
+            ("again", (1, 0), false),
+            ("no such layer", (1, 1), false),
+            ("lowest layer", (2, 0), true),
+            ("highest layer", (2, 2), true),
+            ("beyond", (2, 3), false),
+            ("layer of nonsense", (2, 255), false),
+            ("track of nonsense", (255, 0), false),
+        ] {
+            assert_eq!(stream.take(now, packet(now, at.0, at.1, 70_000)), want, "{name}");
+        }
+        let layers: Vec<_> = stream.layers().map(|l| (l.track.0, l.no.0, l.codec)).collect();
+        let vp8 = Codec::Vp8;
+        assert_eq!(layers, [(1, 0, Codec::Opus), (2, 0, vp8), (2, 1, vp8), (2, 2, vp8)]);
+        let packets: Vec<u64> = stream.report(now).iter().map(|l| l.packets).collect();
+        assert_eq!(packets, [1, 1, 0, 1]);
+    }
+
+    #[test]
+    fn a_layer_that_never_comes_is_nobodys_target() {
+        let now = Instant::now();
+        let mut stream = stream(now, vec![track(0, Codec::Vp8, 3)]);
+        assert_eq!(stream.best_layer(TrackNo(0)), None);
+        for n in 0..200 {
+            let now = now + Duration::from_millis(10 * n);
+            stream.take(now, packet(now, 0, 1, 70_000 + n));
+        }
+        assert_eq!(stream.best_layer(TrackNo(0)), Some(LayerNo(1)));
+        assert_eq!(stream.retargets, [(TrackNo(0), LayerNo(1))]);
     }
 }

@@ -59,7 +59,8 @@ impl fmt::Debug for MongoRegistry {
 /// Checks a connection string without asking anyone.
 pub(crate) fn validate(uri: &str) -> Result<(), UriError> {
     // The driver cuts the text behind a `%` without looking where its characters end.
-    let encoded = |after: &str| matches!(after.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+    let encoded =
+        |after: &str| matches!(after.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
     if !uri.split('%').skip(1).all(encoded) {
         let reason = "every % must be followed by two hexadecimal digits; write a % itself as %25".to_owned();
         return Err(UriError::Mongo { reason });

@@ -554,6 +554,19 @@ fn data_channels_open_and_carry_messages_both_ways() {
 }
 
 #[test]
+fn a_data_channel_begun_before_we_are_connected_is_not_a_second_late() {
+    let plan = Plan { data_channel: true, remote_known: false, ..Plan::usual() };
+    let mut world = World::new(plan);
+    // A peer sends INIT once it is through the handshake; we may still miss the answer, or the nomination.
+    assert!(world.run_until(Duration::from_secs(5), |w| w.peer.is_connected()));
+    let id = world.peer.open_channel(world.now, "chat").unwrap();
+    world.run_until(Duration::from_millis(600), |_| false);
+    world.node.set_remote(world.now, world.remote.clone());
+    let open = TransportEvent::ChannelOpen { id, label: "chat".into() };
+    assert!(world.run_until(Duration::from_millis(300), |w| w.node_events.contains(&open)), "{:?}", world.node_events);
+}
+
+#[test]
 fn closing_a_transport_closes_its_channels() {
     let mut world = World::new(Plan { data_channel: true, ..Plan::usual() });
     world.connect();

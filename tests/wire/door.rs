@@ -1,0 +1,116 @@
+//! The node as a whole behind its doors: what many strangers at once cost.
+
+use std::time::Duration;
+
+use ams_testkit::ams::AmsSocket;
+use ams_testkit::case::case;
+use ams_testkit::light::LightViewer;
+use ams_testkit::node::{NodeOptions, NodeProcess};
+use ams_testkit::{http, rawhttp};
+use anyhow::{Context, ensure};
+use tokio::net::TcpStream;
+
+use super::{SOON, Witness};
+
+#[test]
+fn more_connections_than_there_is_room_for_are_told_so() {
+    case(async {
+        let mut witness = Witness::start(1, &["--set", "api.limits.connections=40"]).await?;
+        let mut open = Vec::new();
+        for _ in 0..60 {
+            open.push(TcpStream::connect(witness.node.http).await?);
+        }
+        let mut refused = 0;
+        for stream in open.iter_mut().rev().take(20) {
+            let reply = rawhttp::read(stream, Duration::from_millis(500)).await;
+            refused += usize::from(reply.status() == 503 && reply.closed);
+        }
+        ensure!(refused == 20, "{refused} of the last 20 were told 503");
+        witness.undisturbed("60 connections").await?;
+        open.clear();
+        let answer = ams_testkit::eventually("there is room again", SOON, || async {
+            http::get(&witness.node.url("/healthz")).await.ok().filter(|answer| answer.status == 200)
+        })
+        .await?;
+        ensure!(answer.status == 200);
+        witness.unburdened("60 connections").await
+    });
+}
+
+#[test]
+fn one_address_may_not_take_all_connections() {
+    case(async {
+        let options = NodeOptions { registry: Some("memory".into()), ..NodeOptions::new("standalone", [127, 1, 2, 1]) };
+        let limits = ["--set", "api.trusted_proxies=192.0.2.0/24", "--set", "api.limits.connections_per_address=12"];
+        let node = NodeProcess::start(options.args(&limits)).await?;
+        let mut open = Vec::new();
+        for _ in 0..20 {
+            open.push(TcpStream::connect(node.http).await?);
+        }
+        let reply = rawhttp::read(open.last_mut().context("one")?, SOON).await;
+        ensure!(reply.status() == 503 && reply.closed, "{reply:?}");
+        let neighbour = tokio::net::TcpSocket::new_v4()?;
+        neighbour.bind("127.1.2.99:0".parse()?)?;
+        let mut stream = neighbour.connect(node.http).await?;
+        tokio::io::AsyncWriteExt::write_all(
+            &mut stream,
+            b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        )
+        .await?;
+        ensure!(rawhttp::read(&mut stream, SOON).await.status() == 200, "another address has room");
+        Ok(())
+    });
+}
+
+#[test]
+fn requests_that_come_too_fast_are_told_when_to_come_again() {
+    case(async {
+        let limits = ["--set", "api.limits.requests_per_second=5", "--set", "api.limits.request_burst=20"];
+        let mut witness = Witness::start(3, &limits).await?;
+        let (mut passed, mut refused) = (0, None);
+        for _ in 0..40 {
+            let url = witness.node.url("/WebRTCAppEE/whip/x");
+            let answer = http::send("POST", &url, &[("content-type", "application/sdp")], "v=0\r\n").await?;
+            match answer.status {
+                429 => refused = Some(answer),
+                _ => passed += 1,
+            }
+        }
+        let refused = refused.with_context(|| format!("all {passed} passed"))?;
+        ensure!(refused.header("retry-after").is_some_and(|s| s.parse::<u32>().is_ok()), "{refused:?}");
+        ensure!(AmsSocket::connect(&witness.node.socket()).await.is_err(), "WebSockets count too");
+        ensure!(http::get(&witness.node.url("/healthz")).await?.status == 200, "health checks never count");
+        witness.undisturbed("too many requests").await?;
+        ams_testkit::eventually("after a rest", SOON, || async {
+            AmsSocket::connect(&witness.node.socket()).await.ok()
+        })
+        .await?;
+        witness.unburdened("too many requests").await
+    });
+}
+
+#[test]
+fn viewers_that_come_and_never_connect_are_forgotten() {
+    case(async {
+        let mut witness = Witness::start(4, &["--set", "media.connect_timeout=1s"]).await?;
+        for round in 0..3 {
+            for _ in 0..40 {
+                let offer = ams_testkit::sdp::play_offer(
+                    &ams_rtc::ice::IceCredentials::random(),
+                    &ams_testkit::light::fingerprint()?,
+                );
+                let url = witness.node.url("/WebRTCAppEE/whep/witness");
+                let answer = http::send("POST", &url, &[("content-type", "application/sdp")], offer).await?;
+                ensure!(answer.status == 201, "{answer:?}");
+            }
+            witness.undisturbed(&format!("round {round}")).await?;
+            witness.node.wait_metric("ams_viewers", SOON, |n| n == 1.0).await?;
+        }
+        let late = LightViewer::play(&witness.node.socket(), "witness").await?;
+        late.wait_video(30, SOON).await?;
+        late.counts.intact()?;
+        drop(late);
+        witness.node.wait_metric("ams_sessions", SOON, |n| n == 2.0).await?;
+        witness.unburdened("viewers that never connect").await
+    });
+}
