@@ -11,15 +11,25 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// The part before its unit tests, and nothing of a file that is all tests.
-    pub(crate) fn without_tests(&self) -> &str {
+    /// Its text without what is compiled for tests alone; line numbers stay.
+    pub(crate) fn without_tests(&self) -> String {
         let name = self.path.rsplit('/').next().unwrap_or_default();
-        let is_tests = self.path.contains("/tests/") || ["tests.rs", "testing.rs"].contains(&name);
-        if is_tests {
-            return "";
+        if self.path.contains("/tests/") || ["tests.rs", "testing.rs"].contains(&name) {
+            return String::new();
         }
-        let at = self.text.find("#[cfg(test)]\nmod ").unwrap_or(self.text.len());
-        self.text.get(..at).unwrap_or_default()
+        let mut kept = String::new();
+        let mut in_tests = false;
+        for line in self.text.lines() {
+            in_tests |= line == "#[cfg(test)]";
+            if !in_tests {
+                kept.push_str(line);
+            }
+            kept.push('\n');
+            // An item of the file ends where its brace, or its one line, does.
+            let ends = line == "}" || (line.ends_with(';') && !line.starts_with(' '));
+            in_tests &= !ends;
+        }
+        kept
     }
 }
 
