@@ -230,6 +230,35 @@ fn every_node_has_its_row_and_takes_it_with_it() {
     });
 }
 
+#[test]
+fn applications_have_databases_and_names_of_their_own() {
+    case(async {
+        let options = ClusterOptions::new(6, 1).args(&["--app", "WebRTCAppEE", "--app", "LiveApp"]);
+        let cluster = Cluster::start(options).await?;
+        let (origin, edge) = (&cluster.origin, cluster.edge(0)?);
+        let mut one = LightPublisher::publish(&origin.websocket("WebRTCAppEE"), "same").await?;
+        let _two = LightPublisher::publish(&origin.websocket("LiveApp"), "same").await?;
+        let mut viewers = [
+            LightViewer::play(&edge.websocket("WebRTCAppEE"), "same").await?,
+            LightViewer::play(&edge.websocket("LiveApp"), "same").await?,
+        ];
+        super::all_intact(&viewers, 30).await?;
+        for app in ["WebRTCAppEE", "LiveApp"] {
+            ensure!(cluster.databases.broadcast(app, "same").await?.is_some(), "{app} has its record");
+            ensure!(cluster.databases.stream_infos(app, "same").await?.len() == 1, "{app} has its rendition");
+        }
+        one.socket()?.stop("same").await?;
+        viewers[0].socket()?.definition("play_finished", super::PROMPTLY).await?;
+        record_over(&cluster.databases, "same", SOON).await?;
+        viewers[1].wait_video(30, SOON).await?;
+        viewers[1].counts.intact()?;
+        let live = cluster.databases.broadcast("LiveApp", "same").await?.unwrap_or_default();
+        ensure!(live.get_str("status")? == "broadcasting", "the other goes on: {live}");
+        cluster.end().await;
+        Ok(())
+    });
+}
+
 fn now_ms() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)

@@ -187,6 +187,22 @@ fn an_edge_says_where_to_publish() {
 }
 
 #[test]
+fn an_origin_that_serves_no_viewers_says_so_and_serves_edges() {
+    case(async {
+        let cluster =
+            Cluster::start(ClusterOptions::new(28, 1).args(&["--set", "serve_viewers_on_origin=false"])).await?;
+        let _publisher = LightPublisher::publish(&cluster.origin.socket(), "edges-only").await?;
+        let error = error_of(&cluster.origin.socket(), play("edges-only")).await?;
+        ensure!(error["information"].as_str().is_some_and(|s| s.contains("play from an edge")), "{error}");
+        let viewer = LightViewer::play(&cluster.edge(0)?.socket(), "edges-only").await?;
+        viewer.wait_video(30, super::MEDIA).await?;
+        viewer.counts.intact()?;
+        cluster.end().await;
+        Ok(())
+    });
+}
+
+#[test]
 fn stop_and_again_works_at_once() {
     case(async {
         let cluster = Cluster::start(ClusterOptions::new(26, 1)).await?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ams_testkit::case::{heavy_case, say};
 use ams_testkit::cluster::{Cluster, ClusterOptions};
 use ams_testkit::eventually;
-use ams_testkit::light::{LightPublisher, LightViewer};
+use ams_testkit::light::{Habits, LightPublisher, LightViewer};
 use anyhow::ensure;
 use futures_util::future::try_join_all;
 
@@ -86,6 +86,37 @@ fn sound_and_picture_stay_together_through_the_relay() {
             counts.intact()?;
         }
         ensure!(publisher.counts.get(|c| &c.transport_feedback) > 10, "the publisher hears how its packets arrive");
+        cluster.end().await;
+        Ok(())
+    });
+}
+
+#[test]
+fn sound_alone_and_pictures_alone_pass_too() {
+    ams_testkit::case::case(async {
+        let cluster = Cluster::start(ClusterOptions::new(5, 1)).await?;
+        for kind in ["audio", "video"] {
+            let habits = Habits { only: Some(kind), ..Habits::default() };
+            let _publisher = LightPublisher::publish_with(&cluster.origin.socket(), kind, habits).await?;
+            let viewers = [
+                LightViewer::play(&cluster.origin.socket(), kind).await?,
+                LightViewer::play(&cluster.edge(0)?.socket(), kind).await?,
+                LightViewer::whep(&cluster.edge(0)?.url(""), ams_testkit::APP, kind).await?,
+            ];
+            for viewer in &viewers {
+                match kind {
+                    "audio" => viewer.wait_audio(60, SOON).await?,
+                    _ => viewer.wait_video(60, SOON).await?,
+                }
+                viewer.counts.intact()?;
+                let other = if kind == "audio" { &viewer.counts.video } else { &viewer.counts.audio };
+                ensure!(other.load(std::sync::atomic::Ordering::Relaxed) == 0, "{kind} alone");
+            }
+            let infos = cluster.databases.stream_infos(ams_testkit::APP, kind).await?;
+            let info = infos.first().cloned().unwrap_or_default();
+            let enabled = (info.get_bool("videoEnabled")?, info.get_bool("audioEnabled")?);
+            ensure!(enabled == (kind == "video", kind == "audio"), "{info}");
+        }
         cluster.end().await;
         Ok(())
     });

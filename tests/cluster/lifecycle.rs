@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 
 use super::{SOON, all_intact, all_told_within, record_over};
 
-/// `relay_link.dead_after`, `media.restore_window`, and some air.
+/// `relay_link.dead_after`, and some air.
 const ORIGIN_LOST: Duration = Duration::from_secs(15);
 
 #[test]

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use ams_testkit::case::{case, say};
 use ams_testkit::cluster::{Cluster, ClusterOptions};
+use ams_testkit::eventually;
 use ams_testkit::light::{LightPublisher, LightViewer};
+use ams_testkit::node::NodeProcess;
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
 
@@ -30,7 +32,7 @@ fn a_stream_is_let_go_after_the_last_viewer_and_had_again() {
             edge.wait_metric("ams_streams", SOON, |n| n == 0.0).await?;
             let before = edge.metric("ams_relay_packets_received_total").await?;
             let made = publisher.counts.get(|c| &c.video);
-            ams_testkit::eventually("half a second of media", SOON, || async {
+            eventually("half a second of media", SOON, || async {
                 (publisher.counts.get(|c| &c.video) > made + 45).then_some(())
             })
             .await?;
@@ -94,6 +96,67 @@ fn several_streams_share_one_link_and_end_apart() {
         ended.socket()?.stop("a").await?;
         viewers[0].socket()?.definition("play_finished", super::PROMPTLY).await?;
         all_intact(&viewers[1..], 60).await.context("the others go on")?;
+        cluster.end().await;
+        Ok(())
+    });
+}
+
+#[test]
+fn an_edge_that_stands_still_slows_nobody_and_comes_back() {
+    case(async {
+        let cluster = Cluster::start(ClusterOptions::new(34, 2)).await?;
+        let (steady, slow) = (cluster.edge(0)?, cluster.edge(1)?);
+        let _publisher = LightPublisher::publish(&cluster.origin.socket(), "still").await?;
+        let witnesses = [
+            LightViewer::play(&steady.socket(), "still").await?,
+            LightViewer::play(&cluster.origin.socket(), "still").await?,
+        ];
+        let stuck = LightViewer::play(&slow.socket(), "still").await?;
+        stuck.wait_video(30, SOON).await?;
+        let before = cluster.origin.rss_kb().context("memory")?;
+        slow.signal("STOP")?;
+        let let_go = cluster.origin.wait_metric("ams_relay_streams_served", LINGER, |n| n == 1.0).await;
+        let intact = all_intact(&witnesses, 180).await;
+        slow.signal("CONT")?;
+        let_go.context("a link that is silent for 3 s is dead")?;
+        intact.context("the others while one stands still")?;
+        let after = cluster.origin.rss_kb().context("memory")?;
+        ensure!(after < before + 16 * 1024, "{after} kB at the origin, {before} before");
+        drop(stuck);
+        // It learns only now that its link is dead: who comes in that moment may be sent away once.
+        let again =
+            eventually("it goes on", LINGER, || async { LightViewer::play(&slow.socket(), "still").await.ok() })
+                .await?;
+        all_intact(&[again], 60).await?;
+        all_intact(&witnesses, 30).await?;
+        cluster.end().await;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_stream_that_flaps_between_origins_can_always_be_had() {
+    case(async {
+        let cluster = Cluster::start(ClusterOptions::new(35, 1)).await?;
+        let other = NodeProcess::start(cluster.node("origin", 14)).await?;
+        let edge = cluster.edge(0)?;
+        for round in 0..16 {
+            // Now here, now there, now twice in one place.
+            let origin = if round % 4 < 2 { &cluster.origin } else { &other };
+            let mut publisher =
+                LightPublisher::publish(&origin.socket(), "flaps").await.with_context(|| format!("round {round}"))?;
+            let mut viewer = LightViewer::play(&edge.socket(), "flaps")
+                .await
+                .with_context(|| format!("round {round}, the viewer"))?;
+            viewer.wait_video(5, SOON).await.with_context(|| format!("round {round}"))?;
+            viewer.counts.intact().with_context(|| format!("round {round}"))?;
+            publisher.socket()?.stop("flaps").await?;
+            publisher.socket()?.definition("publish_finished", SOON).await?;
+            viewer.socket()?.definition("play_finished", super::PROMPTLY).await?;
+            // The publisher hears of the end before the database does; another origin asks the database.
+            super::record_over(&cluster.databases, "flaps", SOON).await?;
+        }
+        drop(other);
         cluster.end().await;
         Ok(())
     });

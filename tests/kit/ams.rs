@@ -109,6 +109,14 @@ impl AmsSocket {
         if let Some(at) = self.kept.iter().position(&wanted) {
             return Ok(self.kept.remove(at).unwrap_or_default());
         }
+        self.wait_new(what, limit, wanted).await
+    }
+
+    /// As [`Self::wait`], for messages that nobody has looked at yet.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub async fn wait_new(&mut self, what: &str, limit: Duration, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         let deadline = tokio::time::Instant::now() + limit;
         loop {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());

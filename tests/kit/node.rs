@@ -195,13 +195,22 @@ impl NodeProcess {
         Ok(())
     }
 
+    /// Sends a signal: `STOP` makes it stand still as an overloaded machine does, `CONT` lets it go on.
+    ///
+    /// # Errors
+    /// The system would not.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let signalled = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status()?;
+        ensure!(signalled.success(), "kill -{name} failed");
+        Ok(())
+    }
+
     /// Sends SIGTERM and waits for the end.
     ///
     /// # Errors
     /// It did not end in time.
     pub async fn terminate(&mut self) -> Result<ExitStatus> {
-        let signalled = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status()?;
-        ensure!(signalled.success(), "kill -TERM failed");
+        self.signal("TERM")?;
         let child = &mut self.child;
         let ended = eventually("the node ends after SIGTERM", Duration::from_secs(15), || {
             let ended = child.try_wait().ok().flatten();

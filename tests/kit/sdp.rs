@@ -167,6 +167,19 @@ pub fn publish_offer(ice: &IceCredentials, fingerprint: &Fingerprint) -> String 
     sdp
 }
 
+/// A publisher's offer with one of its tracks alone: `audio` or `video`.
+pub fn publish_offer_of(kind: &str, ice: &IceCredentials, fingerprint: &Fingerprint) -> String {
+    let (mid, other) = if kind == "audio" { ("0", "m=video") } else { ("1", "m=audio") };
+    let mut sdp = head(&[mid]);
+    for section in publish_offer(ice, fingerprint).split("m=").skip(1) {
+        if !other.ends_with(section.split(' ').next().unwrap_or_default()) {
+            sdp += "m=";
+            sdp += section;
+        }
+    }
+    sdp
+}
+
 /// A viewer's own offer (WHEP).
 pub fn play_offer(ice: &IceCredentials, fingerprint: &Fingerprint) -> String {
     let mut sdp = head(&["0", "1"]);

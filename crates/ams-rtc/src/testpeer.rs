@@ -90,6 +90,7 @@ pub struct TestPeer {
     path_found: bool,
     next_check: Instant,
     silent: bool,
+    nominating: bool,
 }
 
 impl TestPeer {
@@ -107,6 +108,7 @@ impl TestPeer {
             path_found: false,
             next_check: now,
             silent: false,
+            nominating: true,
         }
     }
 
@@ -118,6 +120,11 @@ impl TestPeer {
     /// Stops checks, as a peer whose network went away; with `false` resumes them.
     pub fn set_silent(&mut self, silent: bool) {
         self.silent = silent;
+    }
+
+    /// Checks from now on with USE-CANDIDATE, or without.
+    pub fn set_nominating(&mut self, nominating: bool) {
+        self.nominating = nominating;
     }
 
     /// Takes new credentials on both sides, as after an ICE restart, and checks at once.
@@ -232,7 +239,7 @@ impl TestPeer {
         }
     }
 
-    /// A check as a browser sends it, with USE-CANDIDATE. Also for tests that want to send it from elsewhere.
+    /// A check as a browser sends it, with USE-CANDIDATE unless told otherwise. Also for tests that want to send it from elsewhere.
     pub fn check(&mut self) -> Vec<u8> {
         let username = format!("{}:{}", self.config.remote.ufrag(), self.config.local.ufrag());
         let raw = |typ, value: &[u8]| RawAttribute { typ, length: value.len() as u16, value: value.to_vec() };
@@ -242,16 +249,19 @@ impl TestPeer {
         }
         self.transactions.push_back(id);
         let password = self.config.remote.pwd().to_owned();
-        let setters: Vec<Box<dyn Setter + '_>> = vec![
+        let mut setters: Vec<Box<dyn Setter + '_>> = vec![
             Box::new(BINDING_REQUEST),
             Box::new(id),
             Box::new(TextAttribute::new(ATTR_USERNAME, username)),
             Box::new(raw(ATTR_ICE_CONTROLLING, &7u64.to_be_bytes())),
-            Box::new(raw(ATTR_USE_CANDIDATE, &[])),
             Box::new(raw(ATTR_PRIORITY, &1_845_501_695u32.to_be_bytes())),
-            Box::new(MessageIntegrity::new_short_term_integrity_with_provider(password, self.provider.crypto())),
-            Box::new(FINGERPRINT),
         ];
+        if self.nominating {
+            setters.push(Box::new(raw(ATTR_USE_CANDIDATE, &[])));
+        }
+        setters
+            .push(Box::new(MessageIntegrity::new_short_term_integrity_with_provider(password, self.provider.crypto())));
+        setters.push(Box::new(FINGERPRINT));
         let mut message = Message::new();
         // Building from fixed attributes cannot fail; an empty datagram would show if it did.
         message.build(&setters).map(|()| message.raw).unwrap_or_default()

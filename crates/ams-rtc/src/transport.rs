@@ -28,7 +28,7 @@ pub use config::{RemoteTransport, TransportConfig, TransportTimeouts};
 pub const OUTBOX_MAX: usize = 2048;
 /// Events waiting to be polled; past it messages are dropped and counted. Changes of state never are.
 pub const EVENTS_MAX: usize = 1024;
-/// Most SCTP packets kept until the path is nominated.
+/// Most SCTP packets kept until the peer's SDP is there.
 const EARLY_PACKETS_MAX: usize = 4;
 /// Longest RTCP compound that can be sent.
 pub const RTCP_LEN_MAX: usize = 1400;
@@ -146,8 +146,8 @@ pub struct Transport {
     remote: Option<RemoteTransport>,
     media: Option<Media>,
     channels: Option<DataChannels>,
-    /// SCTP packets that came after the handshake and before the path was nominated: kept, or the peer's INIT would be
-    /// lost and the data channel a second late.
+    /// SCTP packets that came after the handshake and before the peer's SDP: kept, or its INIT would be lost and the data
+    /// channel a second late.
     early: Vec<Bytes>,
     phase: Phase,
     last_seen: Instant,
@@ -349,10 +349,13 @@ impl Transport {
         }
     }
 
-    /// Becomes connected once a path, a complete handshake and the peer's fingerprint are all there.
+    /// Becomes connected once a checked path, a complete handshake and the peer's fingerprint are all there.
+    ///
+    /// The peer may nominate later. Browsers shake hands on the first path that works and send their first picture a few
+    /// milliseconds before they nominate it; it must not be lost (RFC 8445 §12.2: be prepared to receive on any).
     fn finish_connecting(&mut self, now: Instant) {
-        let (Phase::Dtls { .. }, Some(dtls), Some(remote), Some(path)) =
-            (&self.phase, &self.dtls, &self.remote, self.ice.selected())
+        let (Phase::Ice { .. } | Phase::Dtls { .. }, Some(dtls), Some(remote), Some(path)) =
+            (&self.phase, &self.dtls, &self.remote, self.ice.best_path())
         else {
             return;
         };
@@ -488,7 +491,7 @@ impl Transport {
 
     /// Where media goes: the peer's address and the address of ours to send from. `None` until connected.
     pub fn media_path(&self) -> Option<Path> {
-        self.media.as_ref().and(self.ice.selected())
+        self.media.as_ref().and(self.ice.best_path())
     }
 
     /// The address of the peer on its nominated path, or else the one that sent the last good check.
@@ -526,7 +529,7 @@ impl Transport {
     /// Seals a plain compound RTCP packet into the transmits. False if it was dropped: not connected, too long or
     /// shorter than a header, or the outbox is full.
     pub fn send_rtcp(&mut self, _now: Instant, compound: &[u8]) -> bool {
-        let (Some(media), Some(path)) = (&mut self.media, self.ice.selected()) else { return false };
+        let (Some(media), Some(path)) = (&mut self.media, self.ice.best_path()) else { return false };
         if compound.len() > RTCP_LEN_MAX || self.outbox.len() >= OUTBOX_MAX {
             return false;
         }

@@ -129,6 +129,8 @@ pub struct Habits {
     pub lose_sent: f32,
     /// A viewer sends NACKs for what it misses. Not to be changed later.
     pub asks_again: bool,
+    /// A publisher has one track only: `audio` or `video`. Not to be changed later.
+    pub only: Option<&'static str>,
 }
 
 /// What a peer can be told to do.
@@ -226,13 +228,16 @@ impl LightPublisher {
             socket.wait("start or an error", STEP, |m| m["command"] == "start" || m["command"] == "error").await?;
         ensure!(first["command"] == "start", "publish was refused: {first}");
         let (ice, identity) = (IceCredentials::random(), identity()?);
-        let offer = sdp::publish_offer(&ice, identity.fingerprint());
+        let offer = match habits.only {
+            Some(kind) => sdp::publish_offer_of(kind, &ice, identity.fingerprint()),
+            None => sdp::publish_offer(&ice, identity.fingerprint()),
+        };
         socket.send(json!({"command": "takeConfiguration", "streamId": stream, "type": "offer", "sdp": offer})).await?;
         let answer = socket.command("takeConfiguration", STEP).await?;
         let answer = NodeSdp::parse(answer["sdp"].as_str().context("answer without sdp")?)?;
         let Started { counts, controls, task } = start_publisher(ice, &answer, habits).await?;
         let mut publisher = Self { counts, socket: None, resource: None, answer: None, controls, task };
-        socket.definition("publish_started", STEP).await?;
+        started(&mut socket, "publish_started", "publish_finished").await?;
         publisher.socket = Some(socket);
         Ok(publisher)
     }
@@ -312,7 +317,7 @@ impl LightViewer {
             .await?;
         let Started { counts, controls, task } = start_viewer(ice, &offer, habits).await?;
         let mut viewer = Self { counts, socket: None, resource: None, answer: None, description, controls, task };
-        socket.definition("play_started", STEP).await?;
+        started(&mut socket, "play_started", "play_finished").await?;
         viewer.socket = Some(socket);
         Ok(viewer)
     }
@@ -383,6 +388,17 @@ impl LightViewer {
         waited.with_context(|| format!("{:?}", self.counts))
     }
 
+    /// As [`Self::wait_video`], of the audio.
+    ///
+    /// # Errors
+    /// They did not within `limit`.
+    pub async fn wait_audio(&self, more: u64, limit: Duration) -> Result<()> {
+        let goal = self.counts.get(|c| &c.audio) + more;
+        let what = format!("{more} more audio packets");
+        let waited = eventually(&what, limit, || async { (self.counts.get(|c| &c.audio) >= goal).then_some(()) }).await;
+        waited.with_context(|| format!("{:?}", self.counts))
+    }
+
     /// Tells it something to do.
     pub fn control(&self, control: Control) {
         let _ = self.controls.try_send(control);
@@ -434,6 +450,16 @@ async fn start_publisher(ice: IceCredentials, node: &NodeSdp, habits: Habits) ->
 
 async fn start_viewer(ice: IceCredentials, node: &NodeSdp, habits: Habits) -> Result<Started> {
     peer::start(ice, node, Part::Viewer(Box::new(MediaCheck::new(node))), habits).await
+}
+
+/// Waits for the word that it has begun; fails at once if it is over instead.
+async fn started(socket: &mut AmsSocket, begun: &str, over: &str) -> Result<()> {
+    // The end of what was stopped before came before the description did, and was looked at.
+    let word = socket
+        .wait_new(begun, STEP, |m| m["definition"] == begun || m["definition"] == over || m["command"] == "error")
+        .await?;
+    ensure!(word["definition"] == begun, "instead of {begun}: {word}");
+    Ok(())
 }
 
 async fn wait_connected(counts: &Counts) -> Result<()> {

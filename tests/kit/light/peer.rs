@@ -178,6 +178,7 @@ impl Peer {
             Part::Publisher(source) => {
                 let keyframe;
                 (keyframe, packets) = source.frame();
+                packets.retain(|packet| self.habits.only.is_none_or(|kind| packet.video == (kind == "video")));
                 report = source.report();
                 self.counts.keyframes.fetch_add(u64::from(keyframe), Ordering::Relaxed);
             }

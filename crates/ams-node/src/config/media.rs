@@ -16,17 +16,10 @@ pub(crate) struct MediaConfig {
     /// Silence of a connected peer after which it counts as gone (RFC 7675 allows up to 30 s).
     #[serde(with = "humantime_serde")]
     pub(crate) consent_timeout: Duration,
-    /// How long viewers are kept while a stream's publisher or origin is away.
-    #[serde(with = "humantime_serde")]
-    pub(crate) restore_window: Duration,
 }
 
 impl Default for MediaConfig {
     fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(10),
-            consent_timeout: Duration::from_secs(8),
-            restore_window: Duration::from_secs(10),
-        }
+        Self { connect_timeout: Duration::from_secs(10), consent_timeout: Duration::from_secs(8) }
     }
 }

@@ -202,7 +202,7 @@ fn what_is_wrong_is_named_with_its_place_and_the_fix() {
         ),
         ("key of another section", "[media]\nlinger = '1s'", &[], &["did you mean `relay_link.linger`?"]),
         ("key without its section", "consent_timeout = '1s'", &[], &["did you mean `media.consent_timeout`?"]),
-        ("nothing like it", "[media]\ncolour = 1", &[], &["[media] has", "connect_timeout", "restore_window"]),
+        ("nothing like it", "[media]\ncolour = 1", &[], &["[media] has", "connect_timeout", "consent_timeout"]),
         ("unknown section", "[medai]\nconnect_timeout = '1s'", &[], &["`medai`", "line 1", "did you mean `media`?"]),
         ("section as a value", "media = 1", &[], &["`media`", "is a section", "[media]"]),
         ("value as a section", "[http]\nport = 1", &[], &["`http`", "is a table, wanted is text"]),

@@ -471,8 +471,12 @@ impl ShardCore {
                 // Statistics may be dropped.
                 let _ = self.events.try_send(event);
             }
+            let without_beginning: Vec<_> = stream.layers_without_beginning().collect();
             for (track, layer) in due {
                 self.send_keyframe_request(now, index, track, layer);
+            }
+            for (track, layer) in without_beginning {
+                self.request_keyframe(now, index, track, layer);
             }
         }
         let mut wants = Vec::new();

@@ -200,6 +200,14 @@ impl Stream {
         std::mem::take(&mut self.went_live)
     }
 
+    /// Layers whose publisher sends pictures while the stream still waits for the first whole one: its beginning was lost,
+    /// and nobody else asks for another before there are viewers.
+    pub fn layers_without_beginning(&self) -> impl Iterator<Item = (TrackNo, LayerNo)> {
+        let waits = !self.live && matches!(self.source, Source::Publisher(_));
+        let pictures = |layer: &&Layer| layer.packets > 0 && layer.codec.kind() == MediaKind::Video;
+        self.layers.iter().filter(move |_| waits).filter(pictures).map(|layer| (layer.track, layer.no))
+    }
+
     /// The layers' figures; closes the current window.
     pub fn report(&mut self, now: Instant) -> Vec<LayerReport> {
         self.layers

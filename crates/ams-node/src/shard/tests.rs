@@ -76,6 +76,20 @@ fn a_stream_is_live_once_there_is_something_to_see_or_hear() {
     assert!(is_live(&world.events(0)), "with a data channel alone, being connected is all there is");
 }
 
+#[test]
+fn a_publisher_whose_first_picture_was_lost_is_asked_for_another() {
+    let mut world = World::new(1);
+    let (publisher, _) = world.publisher(0, "s", 1, &BOTH);
+    world.send(publisher, VIDEO, 2, 0, false);
+    assert!(!is_live(&world.events(0)));
+    world.pass(ms(100));
+    assert_eq!(world.clients[publisher].plis.len(), 1, "nobody watches who would ask");
+    world.send(publisher, VIDEO, 3, 0, true);
+    assert!(is_live(&world.events(0)));
+    world.pass(ms(2000));
+    assert_eq!(world.clients[publisher].plis.len(), 1, "it has begun");
+}
+
 // --- out to viewers ----------------------------------------------------------------------------------------------------
 
 #[test]

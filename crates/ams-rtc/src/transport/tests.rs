@@ -267,6 +267,27 @@ fn the_answer_may_come_after_the_handshake() {
 }
 
 #[test]
+fn media_before_the_nomination_is_not_lost() {
+    for role in [DtlsRole::Server, DtlsRole::Client] {
+        let peer_role = if role == DtlsRole::Server { DtlsRole::Client } else { DtlsRole::Server };
+        let mut world = World::new(Plan { node_role: Some(role), peer_role, ..Plan::usual() });
+        // As client we begin the handshake at the nomination.
+        world.peer.set_nominating(role == DtlsRole::Client);
+        world.connect();
+        let packet = rtp_packet(1, 42);
+        let sealed = world.peer.seal_rtp(1, &packet, 12).unwrap();
+        world.deliver(sealed);
+        assert_eq!(world.rtp, [packet], "{role:?}");
+        assert_eq!(world.node.media_path().map(|path| path.remote), Some(THERE), "{role:?}");
+        world.peer.set_nominating(true);
+        world.run_until(Duration::from_secs(6), |_| false);
+        assert!(world.node.is_connected(), "{role:?}: {:?}", world.node_events);
+        let connected = world.node_events.iter().filter(|e| matches!(e, TransportEvent::Connected { .. })).count();
+        assert_eq!(connected, 1, "{role:?}");
+    }
+}
+
+#[test]
 fn rubbish_before_the_answer_decides_no_role() {
     let mut world =
         World::new(Plan { node_role: None, peer_role: DtlsRole::Server, remote_known: false, ..Plan::usual() });
@@ -557,7 +578,7 @@ fn data_channels_open_and_carry_messages_both_ways() {
 fn a_data_channel_begun_before_we_are_connected_is_not_a_second_late() {
     let plan = Plan { data_channel: true, remote_known: false, ..Plan::usual() };
     let mut world = World::new(plan);
-    // A peer sends INIT once it is through the handshake; we may still miss the answer, or the nomination.
+    // A peer sends INIT once it is through the handshake; we may still miss the answer.
     assert!(world.run_until(Duration::from_secs(5), |w| w.peer.is_connected()));
     let id = world.peer.open_channel(world.now, "chat").unwrap();
     world.run_until(Duration::from_millis(600), |_| false);
