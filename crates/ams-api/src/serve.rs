@@ -101,7 +101,10 @@ fn is_about_the_peer(error: &io::Error) -> bool {
 /// Tells a client that there is no room, as far as that can be done without waiting.
 fn refuse(stream: TcpStream) {
     debug!("a connection was refused because there are too many");
-    let _ = stream.try_write(FULL);
+    // The runtime does not know yet that a fresh socket takes bytes; the system does.
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = std::io::Write::write(&mut stream, FULL);
+    }
 }
 
 struct Connection {
