@@ -51,6 +51,6 @@ pub use packet::{AbsCaptureTime, MediaPacket, PacketExtensions};
 pub use payload::{FrameSize, frame_size, starts_frame, starts_keyframe};
 pub use receive_stats::{ReceiveStats, ReceptionReport};
 pub use rewrite::{Rewritten, SequenceRewriter, Source, SourcePacket};
-pub use ring::{Insert, PacketRing, RingLimits};
+pub use ring::{Insert, Kept, PacketRing, RingLimits};
 pub use seq::SeqExtender;
 pub use track::{LayerInfo, SourceClock, StreamTracks, TrackInfo};

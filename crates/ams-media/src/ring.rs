@@ -1,6 +1,7 @@
-//! Recent packets of one layer, kept so that NACKs can be answered.
+//! Recent packets of one layer, kept so that NACKs can be answered and viewers can begin.
 //!
-//! Owns the stored packets and nothing else. One ring per track, layer and shard, shared by every viewer there; memory
+//! Owns the stored packets and nothing else. Two spans are kept: the last few seconds, which viewers may ask for again,
+//! and the run since the latest keyframe, from which a joining viewer starts. One ring per track, layer and shard, shared by every viewer there; memory
 //! is bounded by [`RingLimits`]. See ARCHITECTURE.md, "Feedback".
 
 use std::sync::Arc;
@@ -16,17 +17,34 @@ use crate::seq::SEQ_MAX;
 pub struct RingLimits {
     /// Sequence numbers between the oldest and the newest; rounded up to a power of two.
     pub packets: usize,
-    /// Sum of payloads.
+    /// Bounds of everything before the latest keyframe, kept for NACKs.
+    pub history: Kept,
+    /// Bounds of the run since the latest keyframe. A run beyond them is given up: nobody can begin with it any more.
+    pub run: Kept,
+}
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Sum of payloads of the whole ring.
     pub bytes: usize,
     /// Time between the ingest of the oldest and of the newest.
     pub span: Duration,
 }
 
 impl RingLimits {
-    /// For a layer of video: about two seconds at 8 Mbit/s.
-    pub const VIDEO: Self = Self { packets: 2048, bytes: 4 << 20, span: Duration::from_secs(4) };
-    /// For audio.
-    pub const AUDIO: Self = Self { packets: 256, bytes: 256 << 10, span: Duration::from_secs(4) };
+    /// For a layer of video: a run of a key interval of 10 s at 3 Mbit/s, else four seconds of history.
+    pub const VIDEO: Self = Self {
+        packets: 4096,
+        history: Kept { bytes: 2 << 20, span: Duration::from_secs(4) },
+        run: Kept { bytes: 4 << 20, span: Duration::from_secs(12) },
+    };
+    /// For audio, of which every packet is a beginning.
+    pub const AUDIO: Self = Self {
+        packets: 256,
+        history: Kept { bytes: 256 << 10, span: Duration::from_secs(4) },
+        run: Kept { bytes: 256 << 10, span: Duration::from_secs(4) },
+    };
 }
 
 /// What became of a packet offered to a ring.
@@ -100,13 +118,12 @@ impl PacketRing {
         let newest_at = packet.ingest_at;
         let slot = self.slot(seq);
         self.slots[slot] = Some(packet);
-        while self.bytes > self.limits.bytes && self.packets > 1 {
-            self.evict_before(self.oldest + 1);
-        }
         while self.oldest < self.next - 1 {
+            let in_run = self.keyframe.is_some_and(|start| start <= self.oldest);
+            let kept = if in_run { self.limits.run } else { self.limits.history };
             let held_for =
                 self.slots[self.slot(self.oldest)].as_ref().map(|p| newest_at.saturating_duration_since(p.ingest_at));
-            if held_for.is_some_and(|held| held <= self.limits.span) {
+            if self.bytes <= kept.bytes && held_for.is_some_and(|held| held <= kept.span) {
                 break;
             }
             self.evict_before(self.oldest + 1);
@@ -131,6 +148,18 @@ impl PacketRing {
     /// Number of the latest keyframe's first packet, if it is here.
     pub fn keyframe_start(&self) -> Option<ExtSeq> {
         self.keyframe.map(ExtSeq)
+    }
+
+    /// How much media the run since the latest keyframe holds, in ticks of the codec's clock; none if no run is here.
+    pub fn run_ticks(&self) -> Option<u32> {
+        let start = self.get(ExtSeq(self.keyframe?))?;
+        let newest = self.get(ExtSeq(self.next - 1))?;
+        Some(newest.timestamp.wrapping_sub(start.timestamp))
+    }
+
+    /// The first packet here with this number or a higher one; none if all are lower.
+    pub fn first_from(&self, seq: ExtSeq) -> Option<&Arc<MediaPacket>> {
+        (seq.0.max(self.oldest)..self.next).find_map(|seq| self.get(ExtSeq(seq)))
     }
 
     /// Packets here.
@@ -196,7 +225,8 @@ mod tests {
     use super::*;
     use crate::testing::{ms, packet, start};
 
-    const SMALL: RingLimits = RingLimits { packets: 8, bytes: 10_000, span: Duration::from_secs(10) };
+    const WIDE: Kept = Kept { bytes: 10_000, span: Duration::from_secs(10) };
+    const SMALL: RingLimits = RingLimits { packets: 8, history: WIDE, run: WIDE };
 
     fn insert(ring: &mut PacketRing, seq: u64, at: Instant) -> Insert {
         ring.insert(Arc::new(packet(seq, 0, at)))
@@ -241,15 +271,15 @@ mod tests {
     #[test]
     fn bytes_and_time_are_bounds_too() {
         let begin = start();
-        let mut by_bytes = PacketRing::new(RingLimits { bytes: 250, ..SMALL });
-        let mut by_time = PacketRing::new(RingLimits { span: ms(15), ..SMALL });
+        let mut by_bytes = PacketRing::new(RingLimits { history: Kept { bytes: 250, ..WIDE }, ..SMALL });
+        let mut by_time = PacketRing::new(RingLimits { history: Kept { span: ms(15), ..WIDE }, ..SMALL });
         for n in 0..4 {
             insert(&mut by_bytes, 100 + n, begin);
             insert(&mut by_time, 100 + n, begin + ms(10 * n));
         }
         assert_eq!(held(&by_bytes, 90..110), [102, 103]);
         assert_eq!(held(&by_time, 90..110), [102, 103]);
-        let mut one = PacketRing::new(RingLimits { bytes: 10, ..SMALL });
+        let mut one = PacketRing::new(RingLimits { history: Kept { bytes: 10, ..WIDE }, ..SMALL });
         insert(&mut one, 1, begin);
         assert_eq!(one.len(), 1, "the newest stays even if it alone is over the bound");
     }
@@ -270,6 +300,26 @@ mod tests {
     }
 
     #[test]
+    fn a_run_is_kept_longer_than_history_and_then_given_up() {
+        let begin = start();
+        let history = Kept { span: ms(40), ..WIDE };
+        let mut ring = PacketRing::new(RingLimits { packets: 64, history, run: Kept { span: ms(100), ..WIDE } });
+        let insert = |ring: &mut PacketRing, n: u64| {
+            let packet = packet(n, 0, begin + ms(10 * n));
+            ring.insert(Arc::new(if n == 5 { packet.keyframe() } else { packet }));
+        };
+        (1..=9).for_each(|n| insert(&mut ring, n));
+        assert_eq!(held(&ring, 0..99), [5, 6, 7, 8, 9], "before the keyframe history's span counts");
+        (10..=15).for_each(|n| insert(&mut ring, n));
+        assert_eq!(held(&ring, 0..99), Vec::from_iter(5..=15), "the run's span is wider");
+        assert_eq!(ring.first_from(ExtSeq(2)).map(|p| p.seq.0), Some(5));
+        assert_eq!(ring.first_from(ExtSeq(16)).map(|p| p.seq.0), None);
+        insert(&mut ring, 16);
+        assert_eq!(ring.keyframe_start(), None);
+        assert_eq!(held(&ring, 0..99), Vec::from_iter(12..=16), "what is left is history");
+    }
+
+    #[test]
     fn a_cleared_ring_begins_anew() {
         let mut ring = PacketRing::new(SMALL);
         insert(&mut ring, 1000, start());
@@ -284,7 +334,11 @@ mod tests {
         #[test]
         fn counts_match_what_is_held(steps in vec((0u64..20, any::<bool>(), any::<bool>()), 1..200)) {
             let now = start();
-            let mut ring = PacketRing::new(RingLimits { bytes: 500, ..SMALL });
+            let mut ring = PacketRing::new(RingLimits {
+                history: Kept { bytes: 300, ..WIDE },
+                run: Kept { bytes: 500, ..WIDE },
+                ..SMALL
+            });
             let mut at = 1000u64;
             for (n, (step, back, keyframe)) in steps.into_iter().enumerate() {
                 at = if back { at.saturating_sub(step) } else { at + step };

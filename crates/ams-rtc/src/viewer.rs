@@ -9,10 +9,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ams_media::{MediaPacket, SourceClock, ViewerTrack};
-use ams_types::{Codec, ExtSeq, LayerNo, MediaKind, Mid, Pt, Ssrc, TrackNo};
+use ams_media::{MediaPacket, PacketRing, SourceClock, ViewerTrack};
+use ams_types::{Bitrate, Codec, ExtSeq, LayerNo, MediaKind, Mid, Pt, Ssrc, TrackNo};
 use bytes::Bytes;
 
+use crate::catch_up::CatchUp;
 use crate::dtls::DtlsIdentity;
 use crate::ext::{Ext, ExtMap, ExtValues};
 use crate::ice::IceCredentials;
@@ -141,6 +142,8 @@ pub enum ViewerEvent {
 struct Track {
     setup: EgressTrack,
     numbering: ViewerTrack,
+    /// The viewer is behind the live packets and is fed from the ring.
+    behind: Option<CatchUp>,
     rtx_seq: u64,
     bytes: u64,
     /// The viewer's reports name this SSRC: it has bound it, the MID can be left out.
@@ -176,6 +179,7 @@ impl Viewer {
             .into_iter()
             .map(|setup| Track {
                 numbering: ViewerTrack::new(setup.codec.clock_rate(), rand::random::<u16>() & 0x7fff, rand::random()),
+                behind: None,
                 rtx_seq: u64::from(rand::random::<u16>() & 0x7fff),
                 bytes: 0,
                 bound: false,
@@ -233,10 +237,73 @@ impl Viewer {
         let Some(track) = self.tracks.iter_mut().find(|t| t.setup.no == packet.track && t.setup.accepted) else {
             return false;
         };
+        if let Some(behind) = &track.behind
+            && behind.will_come_to(packet)
+        {
+            if !packet.keyframe {
+                return false;
+            }
+            // The viewer can begin anew right here: what is left of the run before it is of no use any more.
+            track.behind = None;
+            track.numbering.skip_to_keyframe();
+        }
+        let layer = track.numbering.layer();
         let Some(rewritten) = track.numbering.forward(packet) else { return false };
+        if layer != track.numbering.layer() && track.setup.codec.kind() == MediaKind::Video {
+            // What follows may be in the ring already, if this packet came late.
+            track.behind = Some(CatchUp::after(now, packet));
+        }
         let sent = send_original(&self.transport, track, &mut self.transport_seq, now, packet, rewritten, tx, sink);
         track.bytes += packet.payload.len() as u64;
         sent
+    }
+
+    /// A track that waits for its first keyframe begins with the run in `ring`, if one is there and the viewer is
+    /// connected; [`Self::catch_up`] sends it. Returns whether it does.
+    pub fn begin(&mut self, now: Instant, track: TrackNo, layer: LayerNo, ring: &PacketRing) -> bool {
+        let Some(start) = ring.keyframe_start() else { return false };
+        let connected = self.transport.is_connected();
+        let Some(track) = self.tracks.iter_mut().find(|t| t.setup.no == track && t.setup.accepted) else {
+            return false;
+        };
+        if !connected || track.behind.is_some() || track.numbering.counters().packets > 0 {
+            return false;
+        }
+        track.behind = Some(CatchUp::from(now, layer, start));
+        true
+    }
+
+    /// Sends what the viewer lacks up to the live packets, paced; to be called every few milliseconds while
+    /// [`Self::is_behind`]. `ring_of` gives a layer's ring and live bitrate. Returns how many packets were sent.
+    pub fn catch_up<'r>(
+        &mut self,
+        now: Instant,
+        ring_of: impl Fn(TrackNo, LayerNo) -> Option<(&'r PacketRing, Bitrate)>,
+        tx: &mut TxBatch,
+        sink: &mut dyn DatagramSink,
+    ) -> u64 {
+        let mut sent = 0;
+        for track in &mut self.tracks {
+            let Some(mut behind) = track.behind.take() else { continue };
+            let Some((ring, live_rate)) = ring_of(track.setup.no, behind.layer()) else { continue };
+            behind.refill(now, live_rate);
+            while let Some(packet) = behind.next(ring) {
+                let Some(rewritten) = track.numbering.forward(packet) else { continue };
+                track.bytes += packet.payload.len() as u64;
+                let transport_seq = &mut self.transport_seq;
+                sent +=
+                    u64::from(send_original(&self.transport, track, transport_seq, now, packet, rewritten, tx, sink));
+            }
+            if !behind.is_done(ring) {
+                track.behind = Some(behind);
+            }
+        }
+        sent
+    }
+
+    /// Some track is fed from the ring.
+    pub fn is_behind(&self) -> bool {
+        self.tracks.iter().any(|t| t.behind.is_some())
     }
 
     /// Answers a NACK: finds the packet with `lookup` and sends it again, as RTX where negotiated. False if it was not.

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ams_fuzz::{Input, at};
-use ams_media::{Insert, LayerMonitor, MediaPacket, PacketExtensions, PacketRing, RingLimits, ViewerTrack};
+use ams_media::{Insert, Kept, LayerMonitor, MediaPacket, PacketExtensions, PacketRing, RingLimits, ViewerTrack};
 use ams_types::{ExtSeq, LayerNo, TrackNo};
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 
-const LIMITS: RingLimits = RingLimits { packets: 64, bytes: 4000, span: Duration::from_secs(2) };
+const KEPT: Kept = Kept { bytes: 4000, span: Duration::from_secs(2) };
+const LIMITS: RingLimits = RingLimits { packets: 64, history: KEPT, run: KEPT };
 
 fuzz_target!(|bytes: &[u8]| {
     let mut input = Input::new(bytes);

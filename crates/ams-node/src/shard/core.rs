@@ -18,7 +18,7 @@ use ams_rtc::publisher::{Publisher, PublisherEvent, PublisherSetup};
 use ams_rtc::transport::{CloseReason, Transmit};
 use ams_rtc::tx::TxBatch;
 use ams_rtc::viewer::{Feedback, Viewer, ViewerEvent, ViewerSetup};
-use ams_types::{Epoch, LayerNo, StreamKey, TrackNo};
+use ams_types::{Epoch, LayerNo, MediaKind, StreamKey, TrackNo};
 use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::mpsc;
@@ -38,6 +38,8 @@ struct Peer {
     stream: usize,
     ufrags: Vec<Box<str>>,
     addresses: Vec<(SocketAddr, IpAddr)>,
+    /// It is in the shard's list of viewers that catch up.
+    catches_up: bool,
     role: Role,
 }
 
@@ -55,6 +57,8 @@ pub struct ShardCore {
     pub(super) by_key: HashMap<StreamKey, usize>,
     pub(super) links: Links,
     dirty: Vec<usize>,
+    /// Viewers that are fed from rings because they began with packets of the past.
+    behind: Vec<usize>,
     tx: TxBatch,
     socket: Rc<dyn Socket>,
     pub(super) siblings: Vec<Option<mpsc::Sender<ShardMedia>>>,
@@ -89,6 +93,7 @@ impl ShardCore {
             by_key: HashMap::new(),
             links,
             dirty: Vec::new(),
+            behind: Vec::new(),
             tx,
             socket,
             siblings,
@@ -312,24 +317,69 @@ impl ShardCore {
                 self.counts.ring_drops += u64::from(ring.try_send(media).is_err());
             }
         }
+        // Viewers may go on with these packets and need what follows at once.
+        let begins = packets.iter().any(|p| p.keyframe);
         let mut out = Out { socket: &*self.socket, blocked: &mut self.counts.send_blocked };
-        for &viewer in &stream.viewers {
-            if let Some(Peer { role: Role::Viewer(viewer), .. }) = self.peers.get_mut(viewer) {
+        for &index in &stream.viewers {
+            let Some(peer) = self.peers.get_mut(index) else { continue };
+            if let Role::Viewer(viewer) = &mut peer.role {
                 for &(track, layer) in &retargets {
                     viewer.set_target(track, layer);
                 }
                 for packet in &packets {
                     self.counts.egress_packets += u64::from(viewer.forward(now, packet, &mut self.tx, &mut out));
                 }
+                if viewer.is_behind() && (!peer.catches_up || begins) {
+                    self.scratch.push(index);
+                }
             }
         }
         self.tx.flush(&mut out);
+        let mut began = std::mem::take(&mut self.scratch);
+        for viewer in began.drain(..) {
+            self.start_catching_up(now, viewer);
+        }
+        self.scratch = began;
         packets.clear();
         retargets.clear();
         if let Some(stream) = self.streams.get_mut(index) {
             stream.pending = packets;
             stream.retargets = retargets;
         }
+    }
+
+    // --- beginning ---------------------------------------------------------------------------------------------------
+
+    /// Sends viewers that catch up what their pace allows; to be called every [`PUMP`].
+    pub fn pump(&mut self, now: Instant) {
+        let mut behind = std::mem::take(&mut self.behind);
+        behind.retain(|&index| self.catch_up(now, index));
+        // Viewers that began meanwhile: none while this is one synchronous call.
+        behind.append(&mut self.behind);
+        self.behind = behind;
+    }
+
+    fn start_catching_up(&mut self, now: Instant, index: usize) {
+        if self.catch_up(now, index)
+            && self.peers.get_mut(index).is_some_and(|p| !std::mem::replace(&mut p.catches_up, true))
+        {
+            self.behind.push(index);
+        }
+    }
+
+    /// Sends one viewer what it lacks. Returns whether it still lacks something.
+    fn catch_up(&mut self, now: Instant, index: usize) -> bool {
+        let Some(peer) = self.peers.get_mut(index) else { return false };
+        let (Role::Viewer(viewer), Some(stream)) = (&mut peer.role, self.streams.get(peer.stream)) else {
+            return false;
+        };
+        let ring_of = |track, layer| Some((&stream.layer(track, layer)?.ring, stream.bitrate(track, layer)));
+        let mut out = Out { socket: &*self.socket, blocked: &mut self.counts.send_blocked };
+        self.counts.egress_packets += viewer.catch_up(now, ring_of, &mut self.tx, &mut out);
+        self.tx.flush(&mut out);
+        let is_behind = viewer.is_behind();
+        peer.catches_up &= is_behind;
+        is_behind
     }
 
     pub(super) fn take_clock(&mut self, index: usize, track: TrackNo, layer: LayerNo, clock: SourceClock) {
@@ -385,11 +435,26 @@ impl ShardCore {
 
     // --- keyframes ---------------------------------------------------------------------------------------------------
 
+    /// A viewer that waits for a keyframe begins with the run since the last one, if that is here; a new one is asked
+    /// for unless the run is fresh. Whichever comes first is what the viewer goes on with.
     fn ask_keyframes_of(&mut self, now: Instant, index: usize) {
-        let Some(Peer { stream, role: Role::Viewer(viewer), .. }) = self.peers.get(index) else { return };
-        let (stream, wanted) = (*stream, viewer.keyframes_wanted().collect::<Vec<_>>());
+        let Some(Peer { stream, role: Role::Viewer(viewer), .. }) = self.peers.get_mut(index) else { return };
+        let at = *stream;
+        let wanted: Vec<_> = viewer.keyframes_wanted().collect();
+        let mut asks = Vec::new();
         for (track, layer) in wanted {
-            self.request_keyframe(now, stream, track, layer);
+            let Some(found) = self.streams.get(at).and_then(|s| s.layer(track, layer)) else { continue };
+            let began = viewer.begin(now, track, layer, &found.ring);
+            let fresh = found.ring.run_ticks().is_some_and(|run| run <= found.codec.clock_rate());
+            if !(began && fresh) {
+                asks.push((track, layer));
+            }
+        }
+        if viewer.is_behind() {
+            self.start_catching_up(now, index);
+        }
+        for (track, layer) in asks {
+            self.request_keyframe(now, at, track, layer);
         }
     }
 
@@ -433,7 +498,7 @@ impl ShardCore {
 
     // --- time --------------------------------------------------------------------------------------------------------
 
-    /// To be called every [`TICK`]: timers of peers and streams, reports, keepalives.
+    /// To be called after every [`PUMPS_PER_TICK`]th [`Self::pump`]: timers of peers and streams, reports, keepalives.
     pub fn tick(&mut self, now: Instant) {
         self.tick_no += 1;
         for index in 0..self.peers.capacity() {
@@ -533,7 +598,7 @@ impl ShardCore {
                     self.emit(ShardEvent::PullEnded { link, key, sentence });
                 }
             }
-            ShardCommand::Serve { link, handle, key } => self.serve(link, handle, &key),
+            ShardCommand::Serve { link, handle, key } => self.serve(now, link, handle, &key),
             ShardCommand::RefuseServe { link, handle, sentence } => self.links.refuse(link, handle, &sentence),
             ShardCommand::AddReplica { key, home, epoch, tracks } => self.add_replica(now, key, home, epoch, tracks),
             ShardCommand::FeedReplica { key, to } => self.feed_replica(&key, to),
@@ -551,7 +616,14 @@ impl ShardCore {
     }
 
     fn add_peer(&mut self, id: PeerId, stream: usize, ufrag: Box<str>, role: Role) -> usize {
-        let index = self.peers.insert(Peer { id, stream, ufrags: vec![ufrag.clone()], addresses: Vec::new(), role });
+        let index = self.peers.insert(Peer {
+            id,
+            stream,
+            ufrags: vec![ufrag.clone()],
+            addresses: Vec::new(),
+            catches_up: false,
+            role,
+        });
         self.by_id.insert(id, index);
         self.by_ufrag.insert(ufrag, index);
         index
@@ -597,7 +669,7 @@ impl ShardCore {
         index
     }
 
-    fn serve(&mut self, link: super::protocol::LinkId, handle: u32, key: &StreamKey) {
+    fn serve(&mut self, now: Instant, link: super::protocol::LinkId, handle: u32, key: &StreamKey) {
         let Some(&index) = self.by_key.get(key) else {
             self.links.refuse(link, handle, "the stream has just ended");
             return;
@@ -609,6 +681,14 @@ impl ShardCore {
             for layer in stream.layers() {
                 if let Some(clock) = layer.clock {
                     self.links.push_clock(link, handle, stream.epoch, layer.track, layer.no, clock);
+                }
+                if layer.codec.kind() == MediaKind::Video
+                    && let Some(run) = layer.ring.run_since_keyframe()
+                {
+                    // Stamped anew, or the queue would take it for media that has waited here all the time.
+                    let run: Vec<_> =
+                        run.map(|p| Arc::new(MediaPacket { ingest_at: now, ..MediaPacket::clone(p) })).collect();
+                    self.links.push_media(now, link, handle, stream.epoch, &run);
                 }
             }
         }
@@ -768,8 +848,10 @@ impl ShardCore {
     }
 }
 
-/// How often [`ShardCore::tick`] is to be called.
-pub const TICK: Duration = Duration::from_millis(20);
+/// How often [`ShardCore::pump`] is to be called.
+pub const PUMP: Duration = Duration::from_millis(5);
+/// One in so many of these calls is followed by [`ShardCore::tick`]: every 20 ms.
+pub const PUMPS_PER_TICK: u32 = 4;
 /// A viewer's timers run every so many ticks.
 const VIEWER_TICKS: u64 = 5;
 

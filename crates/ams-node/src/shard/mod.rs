@@ -31,7 +31,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, LocalSet};
 
-use self::core::{ShardCore, TICK};
+use self::core::{PUMP, PUMPS_PER_TICK, ShardCore};
 use links::{LinkOut, Links};
 use protocol::{LinkId, LinkSetup, LinkSide, ShardCommand, ShardEvent, ShardMedia, ShardNo};
 use sinks::Socket;
@@ -235,10 +235,13 @@ async fn read_siblings(core: Rc<RefCell<ShardCore>>, mut media: mpsc::Receiver<S
 }
 
 async fn tick(core: Rc<RefCell<ShardCore>>) {
-    let mut interval = tokio::time::interval(TICK);
+    let mut interval = tokio::time::interval(PUMP);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
-        interval.tick().await;
+        for _ in 0..PUMPS_PER_TICK {
+            interval.tick().await;
+            core.borrow_mut().pump(Instant::now());
+        }
         core.borrow_mut().tick(Instant::now());
     }
 }

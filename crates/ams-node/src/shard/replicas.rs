@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ams_media::StreamTracks;
-use ams_types::{Epoch, StreamKey};
+use ams_types::{Epoch, MediaKind, StreamKey};
 
 use super::core::ShardCore;
 use super::protocol::{ShardMedia, ShardNo};
@@ -44,11 +44,16 @@ impl ShardCore {
         }
         stream.replicas.push(to);
         let Some(Some(ring)) = self.siblings.get(usize::from(to.0)) else { return };
-        // Without them its viewers' sound and picture would not be in step before the publisher's next reports.
+        // Without reports its viewers' sound and picture would not be in step before the publisher's next ones; without
+        // the run since the last keyframe they would wait for another.
         for layer in stream.layers() {
             if let Some(clock) = layer.clock {
                 let (key, epoch) = (stream.key.clone(), stream.epoch);
                 let _ = ring.try_send(ShardMedia::Clock { key, epoch, track: layer.track, layer: layer.no, clock });
+            }
+            let packets: Vec<_> = layer.ring.run_since_keyframe().into_iter().flatten().cloned().collect();
+            if !packets.is_empty() && layer.codec.kind() == MediaKind::Video {
+                let _ = ring.try_send(ShardMedia::Packets { key: stream.key.clone(), epoch: stream.epoch, packets });
             }
         }
     }

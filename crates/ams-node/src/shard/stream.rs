@@ -10,7 +10,7 @@ use ams_media::track::{LAYERS_MAX, TRACKS_MAX};
 use ams_media::{
     Insert, KeyframeThrottle, LayerMonitor, MediaPacket, PacketRing, RingLimits, SourceClock, StreamTracks,
 };
-use ams_types::{Codec, Epoch, LayerNo, MediaKind, StreamKey, TrackNo};
+use ams_types::{Bitrate, Codec, Epoch, LayerNo, MediaKind, StreamKey, TrackNo};
 
 use super::protocol::{LayerReport, LinkId, PeerId, ShardNo};
 
@@ -136,6 +136,11 @@ impl Stream {
     /// The best layer of a track, once media told.
     pub fn best_layer(&self, track: TrackNo) -> Option<LayerNo> {
         self.monitors.get(usize::from(track.0))?.best()
+    }
+
+    /// What a layer's packets amount to now.
+    pub fn bitrate(&self, track: TrackNo, layer: LayerNo) -> Bitrate {
+        self.monitors.get(usize::from(track.0)).map_or(Bitrate(0), |monitor| monitor.bitrate(layer))
     }
 
     /// A layer by its place; `None` for what the stream does not have.

@@ -23,6 +23,11 @@ fn video(seqs: &[u16]) -> Vec<Vec<u8>> {
     seqs.iter().map(|seq| payload(VIDEO, *seq, *seq == seqs[0])).collect()
 }
 
+/// As [`video`], where other packets than the first are keyframes, too.
+fn video_with(seqs: &[u16], keyframes: &[u16]) -> Vec<Vec<u8>> {
+    seqs.iter().map(|seq| payload(VIDEO, *seq, keyframes.contains(seq))).collect()
+}
+
 fn payloads(got: &[Got]) -> Vec<Vec<u8>> {
     got.iter().map(|got| got.payload.clone()).collect()
 }
@@ -100,18 +105,79 @@ fn a_viewer_gets_every_packet_intact_under_its_own_numbers() {
     let (viewer, peer) = world.viewer(0, "s", true);
     assert!(world.events(0).iter().any(|e| matches!(e, ShardEvent::ViewerConnected { peer: p } if *p == peer)));
     world.send(publisher, VIDEO, 65_531, 93_000, false);
-    assert!(world.clients[viewer].of(V).is_empty(), "nothing can be shown before a keyframe");
+    assert_eq!(payloads(&world.clients[viewer].of(V)), video(&[65_530, 65_531]), "it begins with the last keyframe");
     for (n, seq) in [65_532, 65_533, 65_534, 65_535].into_iter().enumerate() {
         world.send(publisher, VIDEO, seq, 96_000 + 3000 * n as u32, n == 0);
         world.send(publisher, AUDIO, 10 + n as u16, 960 * n as u32, true);
     }
     let (pictures, sound) = (world.clients[viewer].of(V), world.clients[viewer].of(A));
-    assert_eq!(payloads(&pictures), video(&[65_532, 65_533, 65_534, 65_535]));
+    assert_eq!(payloads(&pictures), video_with(&[65_530, 65_531, 65_532, 65_533, 65_534, 65_535], &[65_530, 65_532]));
     assert_eq!(payloads(&sound), (10..14).map(|seq| payload(AUDIO, seq, true)).collect::<Vec<_>>());
     assert_numbered(&pictures);
     assert_numbered(&sound);
     assert!(pictures.windows(2).all(|p| p[1].timestamp.wrapping_sub(p[0].timestamp) == 3000));
     assert!(pictures.iter().all(|p| p.ssrc == Ssrc(0x10_0000 + viewer as u32)));
+}
+
+/// Nine seconds of pictures since the last keyframe, one packet each.
+fn nine_seconds_since_a_keyframe(world: &mut World, publisher: usize) -> Vec<u16> {
+    let seqs: Vec<u16> = (100..370).collect();
+    for seq in &seqs {
+        world.send(publisher, VIDEO, *seq, 3000 * u32::from(*seq), *seq == 100);
+        world.pass(ms(20));
+    }
+    seqs
+}
+
+#[test]
+fn who_joins_long_after_a_keyframe_catches_up_or_goes_on_with_the_next_one() {
+    let mut world = World::new(1);
+    let (publisher, _) = world.publisher(0, "s", 1, &BOTH);
+    let watcher = world.viewer(0, "s", true).0;
+    let mut seqs = nine_seconds_since_a_keyframe(&mut world, publisher);
+
+    let joiner = world.viewer(0, "s", true).0;
+    assert_eq!(world.clients[publisher].plis.len(), 1, "a run this long is no good beginning");
+    let begun = world.clients[joiner].of(V).len();
+    assert!((1..seqs.len()).contains(&begun), "a picture at once, but not all at once: {begun}");
+    world.pass(ms(200));
+    assert_eq!(payloads(&world.clients[joiner].of(V)), video(&seqs), "no keyframe came: the whole run");
+    world.send(publisher, VIDEO, 370, 3000 * 370, false);
+    seqs.push(370);
+    for viewer in [watcher, joiner] {
+        let got = world.clients[viewer].of(V);
+        assert_eq!(payloads(&got), video(&seqs));
+        assert_numbered(&got);
+    }
+
+    // This one's keyframe comes before it has caught up.
+    let jumper = world.viewer(0, "s", true).0;
+    let begun = world.clients[jumper].of(V).len();
+    world.send(publisher, VIDEO, 371, 3000 * 371, true);
+    world.send(publisher, VIDEO, 372, 3000 * 372, false);
+    let got = world.clients[jumper].of(V);
+    assert_eq!(payloads(&got[..begun]), video(&seqs[..begun]));
+    assert_eq!(payloads(&got[begun..]), video(&[371, 372]));
+    assert_numbered(&got);
+    world.pass(ms(500));
+    assert_eq!(world.clients[jumper].of(V).len(), got.len(), "what was left of the run is not sent any more");
+    assert_eq!(world.clients[watcher].of(V).len(), seqs.len() + 2, "the others are not disturbed");
+}
+
+#[test]
+fn a_keyframe_whose_first_packet_comes_late_is_whole_for_who_waited() {
+    let mut world = World::new(1);
+    let (publisher, _) = world.publisher(0, "s", 1, &BOTH);
+    world.send(publisher, VIDEO, 10, 3000, false);
+    let viewer = world.viewer(0, "s", true).0;
+    for seq in [12, 13, 14] {
+        world.send(publisher, VIDEO, seq, 6000, false);
+    }
+    assert!(world.clients[viewer].of(V).is_empty(), "nothing can be shown before a keyframe");
+    world.send(publisher, VIDEO, 11, 6000, true);
+    world.send(publisher, VIDEO, 15, 9000, false);
+    assert_eq!(payloads(&world.clients[viewer].of(V)), video(&[11, 12, 13, 14, 15]));
+    assert_numbered(&world.clients[viewer].of(V));
 }
 
 #[test]
@@ -171,6 +237,7 @@ fn joins_and_losses_become_one_keyframe_request_per_half_second() {
     world.replicate("s", 1, 0, 1);
     let begun = world.now;
     let viewers: Vec<usize> = (0..20).map(|n| world.viewer(n % 2, "s", true).0).collect();
+    assert!(world.clients[publisher].plis.is_empty(), "the last keyframe is fresh: joins need no other");
     for round in 0..10 {
         world.pass(ms(100));
         for viewer in &viewers {
@@ -185,7 +252,10 @@ fn joins_and_losses_become_one_keyframe_request_per_half_second() {
     assert!(asked.windows(2).all(|pair| pair[1].duration_since(pair[0]) >= ms(480)), "{asked:?}");
     // The keyframe comes, and all begin.
     world.send(publisher, VIDEO, 50, 0, true);
-    assert!(viewers.iter().all(|v| world.clients[*v].of(V).len() == 1));
+    for viewer in viewers {
+        let got = world.clients[viewer].of(V);
+        assert_eq!(payloads(&got), video_with(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 50], &[1, 50]));
+    }
     let before = world.clients[publisher].plis.len();
     world.pass(ms(2000));
     assert_eq!(world.clients[publisher].plis.len(), before, "nobody waits any more");
@@ -406,18 +476,18 @@ fn an_edge_gets_a_stream_once_and_gives_it_to_many() {
     assert!(here, "{events:?}");
     let viewers: Vec<usize> = (0..5).map(|_| world.viewer(1, "s", true).0).collect();
     world.pass(ms(40));
-    assert_eq!(world.clients[publisher].plis.len(), 1, "five joins, one request, over the link");
+    assert!(world.clients[publisher].plis.is_empty(), "the link brought the last keyframe");
     for seq in 2..=6 {
         world.send(publisher, VIDEO, seq, 3000 * u32::from(seq), seq == 2);
         world.send(publisher, AUDIO, seq, 960 * u32::from(seq), true);
     }
     for viewer in &viewers {
         let got = world.clients[*viewer].of(V);
-        assert_eq!(payloads(&got), video(&[2, 3, 4, 5, 6]));
+        assert_eq!(payloads(&got), video_with(&[1, 2, 3, 4, 5, 6], &[1, 2]));
         assert_numbered(&got);
         assert_eq!(world.clients[*viewer].of(A).len(), 5);
     }
-    assert_eq!(world.census(1).relay_packets_in, 10, "one copy, however many viewers");
+    assert_eq!(world.census(1).relay_packets_in, 11, "one copy, however many viewers");
 
     // The publisher leaves: the edge's viewers are told at once.
     world.command(0, ShardCommand::CloseStream { key: key("s") });

@@ -23,7 +23,7 @@ use ams_types::{Codec, CodecParams, Epoch, MediaKind, Mid, Pt, Ssrc, StreamKey, 
 use bytes::BytesMut;
 use tokio::sync::mpsc;
 
-use crate::shard::core::{ShardCore, TICK};
+use crate::shard::core::{PUMP, PUMPS_PER_TICK, ShardCore};
 use crate::shard::links::{LinkOut, Links};
 use crate::shard::protocol::{Census, LinkId, LinkSide, PeerId, ShardCommand, ShardEvent, ShardMedia, ShardNo};
 use crate::shard::sinks::Socket;
@@ -393,9 +393,17 @@ impl World {
     pub(super) fn pass(&mut self, time: Duration) {
         let until = self.now + time;
         while self.now < until {
-            self.now += TICK;
-            for shard in &mut self.shards {
-                shard.core.tick(self.now);
+            for n in 1..=PUMPS_PER_TICK {
+                self.now += PUMP;
+                for shard in &mut self.shards {
+                    shard.core.pump(self.now);
+                    if n == PUMPS_PER_TICK {
+                        shard.core.tick(self.now);
+                    }
+                }
+                if n < PUMPS_PER_TICK {
+                    self.settle();
+                }
             }
             for client in &mut self.clients {
                 client.peer.handle_timeout(self.now);
@@ -410,7 +418,7 @@ impl World {
         self.settle();
         while !is_so(self) {
             assert!(self.now < deadline, "never: {what}");
-            self.pass(TICK);
+            self.pass(PUMP * PUMPS_PER_TICK);
         }
     }
 
