@@ -10,7 +10,6 @@
 //! - [`udp`], [`tx`], [`candidates`]: a shard's socket, what leaves it, and how it can be reached
 
 pub mod candidates;
-mod catch_up;
 pub mod dtls;
 pub mod ext;
 pub mod ice;

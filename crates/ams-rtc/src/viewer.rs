@@ -1,8 +1,13 @@
 //! A viewer's peer: a transport that a stream's media leaves by.
 //!
 //! Owns the viewer's SSRCs, numbers, payload types and extension ids, retransmission, sender reports and its data
-//! channel. One path alone seals RTP of an SSRC, [`Viewer::forward`] for media and [`Viewer::retransmit`] for RTX, and
-//! an index always means the same bytes. Never keeps packets: lost ones are looked up in the shard's ring.
+//! channel. Never seals an SSRC's number for two packets: `egress` alone seals, and an index always means the same bytes. Never keeps packets: lost ones are looked up in the shard's ring.
+
+mod catch_up;
+mod egress;
+mod feedback;
+mod setup;
+mod stats;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -10,18 +15,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ams_media::{MediaPacket, PacketRing, SourceClock, ViewerTrack};
-use ams_types::{Bitrate, Codec, ExtSeq, LayerNo, MediaKind, Mid, Pt, Ssrc, TrackNo};
+use ams_types::{Bitrate, ExtSeq, LayerNo, MediaKind, Ssrc, TrackNo};
 use bytes::Bytes;
+use catch_up::CatchUp;
+use egress::Egress;
+pub use feedback::Feedback;
+use feedback::Reader;
+use setup::fixed_bytes_without_rtx;
+pub use setup::{EgressTrack, ViewerSetup};
+use stats::Heard;
+pub use stats::{Stages, TrackStats, ViewerStats};
 
-use crate::catch_up::CatchUp;
 use crate::dtls::DtlsIdentity;
-use crate::ext::{Ext, ExtMap, ExtValues};
 use crate::ice::IceCredentials;
-use crate::rtcp::{self, Rtcp, SenderInfo, ntp_middle};
-use crate::rtp::{HEADER_LEN_MAX, HeaderFields, write_header, write_rtx_header};
+use crate::rtcp::{self, SenderInfo, ntp_middle};
 use crate::sctp::ChannelId;
-use crate::sdp::{NegotiatedTrack, OfferedTrack, PlayAnswer};
-use crate::transport::{CloseReason, Received, RemoteTransport, Transmit, Transport, TransportConfig, TransportEvent};
+use crate::sdp::PlayAnswer;
+use crate::transport::{CloseReason, Received, Transmit, Transport, TransportEvent};
 use crate::tx::{DatagramSink, TxBatch};
 
 /// How often sender reports go out once the first has.
@@ -41,87 +51,6 @@ const RESENDS_PER_TURN: u32 = 256;
 const CHANNELS_KEPT: usize = 4;
 /// Canonical name in RTCP: one per node is enough, tracks of one stream share it (RFC 7022).
 const CNAME: &str = "ams-node";
-
-/// One track as this viewer gets it.
-#[derive(Clone, Debug)]
-pub struct EgressTrack {
-    /// Which track of the stream.
-    pub no: TrackNo,
-    /// Its codec.
-    pub codec: Codec,
-    /// Its m-line.
-    pub mid: Mid,
-    /// Its SSRC.
-    pub ssrc: Ssrc,
-    /// Its payload type.
-    pub pt: Pt,
-    /// Source and payload type of retransmissions, where negotiated.
-    pub rtx: Option<(Ssrc, Pt)>,
-    /// Negotiated header extensions.
-    pub exts: ExtMap,
-    /// False where the viewer declined the track.
-    pub accepted: bool,
-}
-
-impl From<&OfferedTrack> for EgressTrack {
-    fn from(offered: &OfferedTrack) -> Self {
-        Self {
-            no: offered.track.no,
-            codec: offered.track.codec.codec,
-            mid: offered.mid.clone(),
-            ssrc: offered.track.ssrc,
-            pt: offered.pt,
-            rtx: offered.track.rtx_ssrc.zip(offered.rtx_pt),
-            exts: offered.exts,
-            accepted: true,
-        }
-    }
-}
-
-impl From<&NegotiatedTrack> for EgressTrack {
-    fn from(agreed: &NegotiatedTrack) -> Self {
-        Self {
-            no: agreed.no,
-            codec: agreed.codec.codec,
-            mid: agreed.mid.clone(),
-            ssrc: agreed.ssrc,
-            pt: agreed.pt,
-            rtx: agreed.rtx_ssrc.zip(agreed.rtx_pt),
-            exts: agreed.exts,
-            accepted: true,
-        }
-    }
-}
-
-/// What is known of a viewer when its peer is made.
-#[derive(Debug)]
-pub struct ViewerSetup {
-    /// Our end of the transport.
-    pub transport: TransportConfig,
-    /// The viewer's end; none while our offer is not answered.
-    pub remote: Option<RemoteTransport>,
-    /// Its tracks; as offered while the offer is not answered.
-    pub tracks: Vec<EgressTrack>,
-    /// Name of the data channel we open, if one was negotiated.
-    pub channel_label: Option<String>,
-}
-
-/// What a viewer asks of the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feedback {
-    /// A packet did not arrive.
-    Lost {
-        /// Of which track.
-        track: TrackNo,
-        /// The viewer's number of it.
-        seq: u16,
-    },
-    /// Its decoder needs a keyframe.
-    KeyframeWanted {
-        /// Of which track.
-        track: TrackNo,
-    },
-}
 
 /// What a viewer's peer has to say.
 #[derive(Clone, Debug)]
@@ -148,6 +77,29 @@ struct Track {
     bytes: u64,
     /// The viewer's reports name this SSRC: it has bound it, the MID can be left out.
     bound: bool,
+    /// What the viewer reports.
+    heard: Heard,
+}
+
+impl Track {
+    fn new(setup: EgressTrack) -> Self {
+        Self {
+            numbering: ViewerTrack::new(setup.codec.clock_rate(), rand::random::<u16>() & 0x7fff, rand::random()),
+            behind: None,
+            rtx_seq: u64::from(rand::random::<u16>() & 0x7fff),
+            bytes: 0,
+            bound: false,
+            heard: Heard::default(),
+            setup: fixed_bytes_without_rtx(setup),
+        }
+    }
+
+    /// Sends one packet, if the viewer gets it.
+    fn forward(&mut self, packet: &MediaPacket, egress: &mut Egress<'_>) -> bool {
+        let Some(rewritten) = self.numbering.forward(packet) else { return false };
+        self.bytes += packet.payload.len() as u64;
+        egress.original(self, packet, rewritten)
+    }
 }
 
 /// A viewer's peer.
@@ -164,6 +116,7 @@ pub struct Viewer {
     reports_sent: u32,
     scratch: Vec<u8>,
     malformed: u64,
+    stages: Stages,
     events: VecDeque<ViewerEvent>,
 }
 
@@ -174,18 +127,7 @@ impl Viewer {
         if let Some(remote) = setup.remote {
             transport.set_remote(now, remote);
         }
-        let tracks = setup
-            .tracks
-            .into_iter()
-            .map(|setup| Track {
-                numbering: ViewerTrack::new(setup.codec.clock_rate(), rand::random::<u16>() & 0x7fff, rand::random()),
-                behind: None,
-                rtx_seq: u64::from(rand::random::<u16>() & 0x7fff),
-                bytes: 0,
-                bound: false,
-                setup: fixed_bytes_without_rtx(setup),
-            })
-            .collect();
+        let tracks = setup.tracks.into_iter().map(Track::new).collect();
         Self {
             transport,
             tracks,
@@ -199,6 +141,7 @@ impl Viewer {
             reports_sent: 0,
             scratch: Vec::new(),
             malformed: 0,
+            stages: Stages::new(now),
             events: VecDeque::new(),
         }
     }
@@ -248,13 +191,13 @@ impl Viewer {
             track.numbering.skip_to_keyframe();
         }
         let layer = track.numbering.layer();
-        let Some(rewritten) = track.numbering.forward(packet) else { return false };
-        if layer != track.numbering.layer() && track.setup.codec.kind() == MediaKind::Video {
+        let mut egress = Egress { transport: &self.transport, transport_seq: &mut self.transport_seq, tx, sink };
+        let sent = track.forward(packet, &mut egress);
+        if sent && layer != track.numbering.layer() && track.setup.codec.kind() == MediaKind::Video {
             // What follows may be in the ring already, if this packet came late.
             track.behind = Some(CatchUp::after(now, packet));
         }
-        let sent = send_original(&self.transport, track, &mut self.transport_seq, now, packet, rewritten, tx, sink);
-        track.bytes += packet.payload.len() as u64;
+        self.stages.sent(now, sent, packet, &track.setup);
         sent
     }
 
@@ -282,23 +225,22 @@ impl Viewer {
         tx: &mut TxBatch,
         sink: &mut dyn DatagramSink,
     ) -> u64 {
-        let mut sent = 0;
+        let mut count = 0;
+        let mut egress = Egress { transport: &self.transport, transport_seq: &mut self.transport_seq, tx, sink };
         for track in &mut self.tracks {
             let Some(mut behind) = track.behind.take() else { continue };
             let Some((ring, live_rate)) = ring_of(track.setup.no, behind.layer()) else { continue };
             behind.refill(now, live_rate);
             while let Some(packet) = behind.next(ring) {
-                let Some(rewritten) = track.numbering.forward(packet) else { continue };
-                track.bytes += packet.payload.len() as u64;
-                let transport_seq = &mut self.transport_seq;
-                sent +=
-                    u64::from(send_original(&self.transport, track, transport_seq, now, packet, rewritten, tx, sink));
+                let sent = track.forward(packet, &mut egress);
+                self.stages.sent(now, sent, packet, &track.setup);
+                count += u64::from(sent);
             }
             if !behind.is_done(ring) {
                 track.behind = Some(behind);
             }
         }
-        sent
+        count
     }
 
     /// Some track is fed from the ring.
@@ -322,47 +264,13 @@ impl Viewer {
         let Some(resend) = track.numbering.nack(now, rtt, seq) else { return false };
         let Some(packet) = lookup(resend.layer, resend.source_seq) else { return false };
         self.resends_left = left;
+        let mut egress = Egress { transport: &self.transport, transport_seq: &mut self.transport_seq, tx, sink };
         let rewritten = resend.rewritten(packet);
-        if !resend.sent {
-            let Some(rewritten) = track.numbering.forward(packet) else { return false };
-            return send_original(&self.transport, track, &mut self.transport_seq, now, packet, rewritten, tx, sink);
+        match track.setup.rtx {
+            _ if !resend.sent => track.forward(packet, &mut egress),
+            Some(rtx) => egress.rtx(track, rtx, packet, rewritten),
+            None => egress.original(track, packet, rewritten),
         }
-        let Some((ssrc, pt)) = track.setup.rtx else {
-            return send_original(&self.transport, track, &mut self.transport_seq, now, packet, rewritten, tx, sink);
-        };
-        let (Some(sealer), Some(path)) = (self.transport.sealer(), self.transport.media_path()) else { return false };
-        let index = track.rtx_seq;
-        track.rtx_seq += 1;
-        let fields = HeaderFields {
-            marker: packet.marker,
-            pt,
-            seq: ExtSeq(index).low16(),
-            timestamp: rewritten.timestamp,
-            ssrc,
-        };
-        let mut values = ExtValues::from_media(&packet.extensions);
-        // Always: a viewer that has bound the track's SSRC has not yet bound this one, and Firefox takes no
-        // retransmission before it has.
-        values.mid = Some(track.setup.mid.0.as_bytes());
-        self.transport_seq = self.transport_seq.wrapping_add(1);
-        values.transport_seq = Some(self.transport_seq);
-        let mut header = [0; HEADER_LEN_MAX];
-        let Ok(header_len) =
-            write_rtx_header(&mut header, &fields, resend.viewer_seq.low16(), &track.setup.exts, &values)
-        else {
-            return false;
-        };
-        // The original number is the head of the RTX payload.
-        let payload_len = packet.payload.len() + 2;
-        let len = header_len + packet.payload.len() + sealer.profile().rtp_overhead();
-        let from = (!path.local_ip.is_unspecified()).then_some(path.local_ip);
-        tx.push(sink, path.remote, from, len, |room| {
-            let Some(plain) = room.get_mut(..header_len + packet.payload.len()) else { return false };
-            let (head, body) = plain.split_at_mut(header_len);
-            head.copy_from_slice(&header[..header_len]);
-            body.copy_from_slice(&packet.payload);
-            sealer.seal_rtp(index, room, header_len - 2, payload_len).is_ok()
-        })
     }
 
     /// Sends a data channel message; lost if no channel is open or its backlog is full.
@@ -402,6 +310,7 @@ impl Viewer {
         while let Some(event) = self.transport.poll_event() {
             match event {
                 TransportEvent::Connected { .. } => {
+                    self.stages.connected(now);
                     if let Some(label) = self.channel_label.take() {
                         // Refused only for a label too long or a closed transport; then there is no channel.
                         let _ = self.transport.open_channel(now, &label);
@@ -530,116 +439,19 @@ impl Viewer {
         self.rtt
     }
 
+    /// What is known of this viewer.
+    pub fn stats(&self) -> ViewerStats {
+        let tracks = self.tracks.iter().filter(|t| t.setup.accepted);
+        ViewerStats { rtt: self.rtt, stages: self.stages, tracks: tracks.map(TrackStats::of).collect() }
+    }
+
+    /// How far it has come since it was made.
+    pub fn stages(&self) -> &Stages {
+        &self.stages
+    }
+
     /// Datagrams refused so far: wrong integrity, forged, replayed, malformed.
     pub fn refused(&self) -> u64 {
         self.transport.refused() + self.malformed
-    }
-}
-
-/// Without RTX a lost packet goes out again under its own number, and must then be the same to the byte: extensions
-/// that change with each sending are left out.
-fn fixed_bytes_without_rtx(mut setup: EgressTrack) -> EgressTrack {
-    if setup.rtx.is_none() {
-        setup.exts.remove(Ext::TransportCc);
-        setup.exts.remove(Ext::AbsSendTime);
-    }
-    setup
-}
-
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the one place an original packet is written; its callers hold the parts apart"
-)]
-fn send_original(
-    transport: &Transport,
-    track: &mut Track,
-    transport_seq: &mut u16,
-    _now: Instant,
-    packet: &MediaPacket,
-    rewritten: ams_media::Rewritten,
-    tx: &mut TxBatch,
-    sink: &mut dyn DatagramSink,
-) -> bool {
-    let (Some(sealer), Some(path)) = (transport.sealer(), transport.media_path()) else { return false };
-    let fields = HeaderFields {
-        marker: packet.marker,
-        pt: track.setup.pt,
-        seq: rewritten.seq.low16(),
-        timestamp: rewritten.timestamp,
-        ssrc: track.setup.ssrc,
-    };
-    let mut values = ExtValues::from_media(&packet.extensions);
-    // Without RTX the MID stays on for good, so that a packet sent again has the same bytes.
-    if !track.bound || track.setup.rtx.is_none() {
-        values.mid = Some(track.setup.mid.0.as_bytes());
-    }
-    if track.setup.exts.id(Ext::TransportCc).is_some() {
-        *transport_seq = transport_seq.wrapping_add(1);
-        values.transport_seq = Some(*transport_seq);
-    }
-    let mut header = [0; HEADER_LEN_MAX];
-    let Ok(header_len) = write_header(&mut header, &fields, &track.setup.exts, &values) else { return false };
-    let payload_len = packet.payload.len();
-    let len = header_len + payload_len + sealer.profile().rtp_overhead();
-    let from = (!path.local_ip.is_unspecified()).then_some(path.local_ip);
-    tx.push(sink, path.remote, from, len, |room| {
-        let Some(plain) = room.get_mut(..header_len + payload_len) else { return false };
-        let (head, body) = plain.split_at_mut(header_len);
-        head.copy_from_slice(&header[..header_len]);
-        body.copy_from_slice(&packet.payload);
-        sealer.seal_rtp(rewritten.seq.0, room, header_len, payload_len).is_ok()
-    })
-}
-
-/// The parts of a viewer that reading RTCP needs while the transport lends the packet.
-struct Reader<'a> {
-    tracks: &'a mut Vec<Track>,
-    reports: &'a VecDeque<(u32, Instant)>,
-    rtt: &'a mut Option<Duration>,
-    malformed: &'a mut u64,
-}
-
-impl Reader<'_> {
-    fn read(&mut self, now: Instant, packet: &[u8], feedback: &mut Vec<Feedback>) {
-        for item in rtcp::parse(packet) {
-            match item {
-                Ok(Rtcp::ReceiverReport { reports, .. }) => self.reports(now, reports),
-                Ok(Rtcp::SenderReport(report)) => self.reports(now, report.reports),
-                Ok(Rtcp::Nack { media, seqs, .. }) => {
-                    if let Some(track) = self.track_of(media) {
-                        feedback.extend(seqs.map(|seq| Feedback::Lost { track, seq }));
-                    }
-                }
-                Ok(Rtcp::Pli { media, .. }) => {
-                    feedback.extend(self.track_of(media).map(|track| Feedback::KeyframeWanted { track }));
-                }
-                Ok(Rtcp::Fir { entries, .. }) => {
-                    for (ssrc, _) in entries {
-                        feedback.extend(self.track_of(ssrc).map(|track| Feedback::KeyframeWanted { track }));
-                    }
-                }
-                Ok(_) => {}
-                Err(_) => *self.malformed += 1,
-            }
-        }
-    }
-
-    fn track_of(&self, ssrc: Ssrc) -> Option<TrackNo> {
-        self.tracks.iter().find(|t| t.setup.ssrc == ssrc).map(|t| t.setup.no)
-    }
-
-    fn reports(&mut self, now: Instant, reports: rtcp::ReportBlocks<'_>) {
-        for report in reports {
-            if let Some(track) = self.tracks.iter_mut().find(|t| t.setup.ssrc == report.ssrc) {
-                track.bound = true;
-            }
-            if let Some((_, sent_at)) =
-                self.reports.iter().find(|(middle, _)| *middle == report.last_sr && *middle != 0)
-            {
-                let held = Duration::from_secs_f64(f64::from(report.delay_since_last_sr) / 65_536.0);
-                let sample = now.saturating_duration_since(*sent_at).saturating_sub(held);
-                *self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
-            }
-        }
     }
 }

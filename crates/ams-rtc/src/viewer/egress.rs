@@ -1,0 +1,91 @@
+//! Writing, sealing and gathering of one viewer's packets: the inner end of the media path.
+//!
+//! Owns how a packet's bytes come about. One path alone seals an SSRC's numbers: [`Egress::original`] for media,
+//! [`Egress::rtx`] for retransmissions. Never decides whether a packet is sent.
+
+use ams_media::{MediaPacket, Rewritten};
+use ams_types::{ExtSeq, Pt, Ssrc};
+
+use super::Track;
+use crate::ext::{Ext, ExtValues};
+use crate::rtp::{HEADER_LEN_MAX, HeaderFields, write_header, write_rtx_header};
+use crate::transport::Transport;
+use crate::tx::{DatagramSink, TxBatch};
+
+/// What every packet of one viewer shares, and where it goes.
+pub(super) struct Egress<'a> {
+    pub(super) transport: &'a Transport,
+    /// The last transport-wide number given out.
+    pub(super) transport_seq: &'a mut u16,
+    pub(super) tx: &'a mut TxBatch,
+    pub(super) sink: &'a mut dyn DatagramSink,
+}
+
+impl Egress<'_> {
+    /// A packet under its own number, for the first time; or again, byte for byte, where there is no RTX.
+    pub(super) fn original(&mut self, track: &mut Track, packet: &MediaPacket, rewritten: Rewritten) -> bool {
+        let fields = HeaderFields {
+            marker: packet.marker,
+            pt: track.setup.pt,
+            seq: rewritten.seq.low16(),
+            timestamp: rewritten.timestamp,
+            ssrc: track.setup.ssrc,
+        };
+        let mut values = ExtValues::from_media(&packet.extensions);
+        // Without RTX the MID stays on for good, so that a packet sent again has the same bytes.
+        if !track.bound || track.setup.rtx.is_none() {
+            values.mid = Some(track.setup.mid.0.as_bytes());
+        }
+        if track.setup.exts.id(Ext::TransportCc).is_some() {
+            *self.transport_seq = self.transport_seq.wrapping_add(1);
+            values.transport_seq = Some(*self.transport_seq);
+        }
+        let mut header = [0; HEADER_LEN_MAX];
+        let Ok(header_len) = write_header(&mut header, &fields, &track.setup.exts, &values) else { return false };
+        self.seal(rewritten.seq, header.get(..header_len).unwrap_or_default(), 0, packet)
+    }
+
+    /// A packet again, as RTX (RFC 4588 §4): `seq` is the number it had.
+    pub(super) fn rtx(
+        &mut self,
+        track: &mut Track,
+        (ssrc, pt): (Ssrc, Pt),
+        packet: &MediaPacket,
+        rewritten: Rewritten,
+    ) -> bool {
+        let index = ExtSeq(track.rtx_seq);
+        track.rtx_seq += 1;
+        let timestamp = rewritten.timestamp;
+        let fields = HeaderFields { marker: packet.marker, pt, seq: index.low16(), timestamp, ssrc };
+        let mut values = ExtValues::from_media(&packet.extensions);
+        // Always: a viewer that has bound the track's SSRC has not yet bound this one, and Firefox takes no
+        // retransmission before it has.
+        values.mid = Some(track.setup.mid.0.as_bytes());
+        *self.transport_seq = self.transport_seq.wrapping_add(1);
+        values.transport_seq = Some(*self.transport_seq);
+        let mut header = [0; HEADER_LEN_MAX];
+        let original = rewritten.seq.low16();
+        let Ok(header_len) = write_rtx_header(&mut header, &fields, original, &track.setup.exts, &values) else {
+            return false;
+        };
+        // The original number is the head of the RTX payload.
+        self.seal(index, header.get(..header_len).unwrap_or_default(), 2, packet)
+    }
+
+    /// Puts `head` and the payload into the batch, sealed under `index`. The last `in_payload` bytes of the head are
+    /// payload already.
+    fn seal(&mut self, index: ExtSeq, head: &[u8], in_payload: usize, packet: &MediaPacket) -> bool {
+        let (Some(sealer), Some(path)) = (self.transport.sealer(), self.transport.media_path()) else { return false };
+        let from = (!path.local_ip.is_unspecified()).then_some(path.local_ip);
+        let header_len = head.len() - in_payload;
+        let plain_len = head.len() + packet.payload.len();
+        let len = plain_len + sealer.profile().rtp_overhead();
+        self.tx.push(self.sink, path.remote, from, len, |room| {
+            let Some(plain) = room.get_mut(..plain_len) else { return false };
+            let (to, body) = plain.split_at_mut(head.len());
+            to.copy_from_slice(head);
+            body.copy_from_slice(&packet.payload);
+            sealer.seal_rtp(index.0, room, header_len, plain_len - header_len).is_ok()
+        })
+    }
+}
