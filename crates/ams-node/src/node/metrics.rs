@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use tokio::sync::oneshot;
 
 use super::NodeCore;
+use crate::shard::histogram::Histogram;
 use crate::shard::protocol::{Census, ShardCommand};
 
 /// Whether a figure only rises.
@@ -19,7 +20,7 @@ enum Kind {
 type Row = (&'static str, Kind, &'static str, fn(&Census) -> u64);
 
 /// Figures of all shards together.
-const ROWS: [Row; 17] = [
+const ROWS: [Row; 19] = [
     ("ams_publishers", Kind::Gauge, "Publishers' transports.", |c| c.publishers as u64),
     ("ams_viewers", Kind::Gauge, "Viewers' transports.", |c| c.viewers as u64),
     ("ams_streams", Kind::Gauge, "Streams on this node, published and pulled, once per shard.", |c| c.streams as u64),
@@ -48,7 +49,33 @@ const ROWS: [Row; 17] = [
         c.events_waiting as u64
     }),
     ("ams_media_ring_drops_total", Kind::Counter, "Turns of media lost between shards.", |c| c.ring_drops),
+    ("ams_viewer_nacks", Kind::Gauge, "Packets the present viewers asked for again.", |c| c.nacks),
+    ("ams_viewer_keyframe_requests", Kind::Gauge, "Keyframes the present viewers asked for.", |c| c.keyframes_wanted),
 ];
+
+type Timing = (&'static str, &'static str, fn(&Census) -> &Histogram);
+
+/// Times of all shards together.
+const TIMINGS: [Timing; 3] = [
+    (
+        "ams_forward_delay_seconds",
+        "From the intake of a turn's oldest packet on this node to the last viewer's send.",
+        |c| &c.forward_delay,
+    ),
+    ("ams_join_connected_seconds", "From a viewer's description to its connection.", |c| &c.join_connected),
+    ("ams_join_picture_seconds", "From a viewer's description to its first whole picture.", |c| &c.join_picture),
+];
+
+/// One histogram in the text format.
+fn write_histogram(text: &mut String, name: &str, help: &str, histogram: &Histogram) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram");
+    for (bound, count) in histogram.cumulative() {
+        let bound = bound.map_or("+Inf".to_owned(), |bound| bound.as_secs_f64().to_string());
+        let _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {count}");
+    }
+    let _ = writeln!(text, "{name}_sum {}\n{name}_count {}", histogram.sum().as_secs_f64(), histogram.count());
+}
 
 impl NodeCore {
     /// What all shards hold together.
@@ -89,6 +116,9 @@ impl NodeCore {
         let registry = self.registry.stats();
         row("ams_registry_calls_total", Kind::Counter, "Calls to the registry.", registry.calls);
         row("ams_registry_failures_total", Kind::Counter, "Calls to the registry that failed.", registry.failed);
+        for (name, help, histogram) in TIMINGS {
+            write_histogram(&mut text, name, help, histogram(&census));
+        }
         text
     }
 }

@@ -40,6 +40,8 @@ struct Peer {
     addresses: Vec<(SocketAddr, IpAddr)>,
     /// It is in the shard's list of viewers that catch up.
     catches_up: bool,
+    /// How long its first picture took has been counted.
+    picture_counted: bool,
     role: Role,
 }
 
@@ -218,7 +220,10 @@ impl ShardCore {
                 }
                 while let Some(event) = viewer.poll_event() {
                     match event {
-                        ViewerEvent::Connected => connected = true,
+                        ViewerEvent::Connected => {
+                            connected = true;
+                            self.counts.join_connected.record(viewer.stages().connected.unwrap_or_default());
+                        }
                         ViewerEvent::Message { binary, data } => messages.push((binary, data)),
                         ViewerEvent::Closed(reason) => closed = Some(reason),
                     }
@@ -285,15 +290,31 @@ impl ShardCore {
         }
     }
 
-    /// Hands on everything taken in since the last flush: to links, replicas, and every viewer.
-    pub fn flush(&mut self, now: Instant) {
+    /// The flush that began with media taken in at `since` is over.
+    pub fn flushed(&mut self, since: Option<Instant>, now: Instant) {
+        if let Some(since) = since {
+            self.counts.forward_delay.record(now.saturating_duration_since(since));
+        }
+    }
+
+    /// Hands on everything taken in since the last flush: to links, replicas, and every viewer. Returns when the oldest
+    /// packet of it was taken in, if viewers got any.
+    pub fn flush(&mut self, now: Instant) -> Option<Instant> {
+        let mut oldest: Option<Instant> = None;
         let mut dirty = std::mem::take(&mut self.dirty);
         for index in dirty.drain(..) {
+            if let Some(stream) = self.streams.get(index)
+                && !stream.viewers.is_empty()
+                && let Some(first) = stream.pending.first()
+            {
+                oldest = Some(oldest.map_or(first.ingest_at, |oldest| oldest.min(first.ingest_at)));
+            }
             self.fan_out(now, index);
         }
         self.dirty = dirty;
         self.links.wake();
         self.offer_backlog();
+        oldest
     }
 
     fn fan_out(&mut self, now: Instant, index: usize) {
@@ -510,6 +531,12 @@ impl ShardCore {
                     if !(self.tick_no + index as u64).is_multiple_of(VIEWER_TICKS) {
                         continue;
                     }
+                    if !peer.picture_counted
+                        && let Some(took) = viewer.stages().first_picture
+                    {
+                        peer.picture_counted = true;
+                        self.counts.join_picture.record(took);
+                    }
                     let Some(stream) = self.streams.get(peer.stream) else { continue };
                     viewer.handle_timeout(now, |track, layer| stream.layer(track, layer)?.clock);
                 }
@@ -622,6 +649,7 @@ impl ShardCore {
             ufrags: vec![ufrag.clone()],
             addresses: Vec::new(),
             catches_up: false,
+            picture_counted: false,
             role,
         });
         self.by_id.insert(id, index);
@@ -836,6 +864,10 @@ impl ShardCore {
                 Role::Viewer(viewer) => {
                     census.viewers += 1;
                     census.refused_datagrams += viewer.refused();
+                    for track in viewer.stats().tracks {
+                        census.nacks += track.nacks;
+                        census.keyframes_wanted += track.keyframe_requests;
+                    }
                 }
             }
         }

@@ -6,6 +6,7 @@
 
 pub mod core;
 mod frames;
+pub mod histogram;
 mod links;
 pub mod protocol;
 mod replicas;
@@ -208,7 +209,8 @@ async fn read_datagrams(core: Rc<RefCell<ShardCore>>, socket: Rc<UdpShard>) {
             let read = socket.recv_batch(&mut buffer, |meta, datagram| {
                 core.datagram(now, meta.from, meta.local_ip, datagram);
             });
-            core.flush(now);
+            let since = core.flush(now);
+            core.flushed(since, Instant::now());
             match read {
                 Ok(0) => break,
                 Ok(_) => {}
@@ -230,7 +232,8 @@ async fn read_siblings(core: Rc<RefCell<ShardCore>>, mut media: mpsc::Receiver<S
         for item in batch.drain(..) {
             core.sibling(now, item);
         }
-        core.flush(now);
+        let since = core.flush(now);
+        core.flushed(since, Instant::now());
     }
 }
 
@@ -333,7 +336,8 @@ async fn read_frames(core: &Rc<RefCell<ShardCore>>, link: LinkId, reader: &mut L
                 }
             }
             if handled > 0 {
-                core.flush(now);
+                let since = core.flush(now);
+                core.flushed(since, Instant::now());
             }
         }
         if handled == FRAMES_PER_TURN {

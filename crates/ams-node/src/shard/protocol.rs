@@ -18,6 +18,8 @@ use ams_types::{Codec, Epoch, LayerNo, MediaKind, StreamKey, TrackNo};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
+use super::histogram::Histogram;
+
 /// A shard's place in its node, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ShardNo(pub u16);
@@ -342,6 +344,16 @@ pub struct Census {
     pub events_waiting: usize,
     /// Turns of media another shard's ring had no room for.
     pub ring_drops: u64,
+    /// Packets viewers asked for again, of those that are here now.
+    pub nacks: u64,
+    /// Keyframes viewers asked for, of those that are here now.
+    pub keyframes_wanted: u64,
+    /// From the intake of a turn's oldest packet on this node to the last viewer's send.
+    pub forward_delay: Histogram,
+    /// From a viewer's description to its connection.
+    pub join_connected: Histogram,
+    /// From a viewer's description to its first whole picture.
+    pub join_picture: Histogram,
 }
 
 impl Census {
@@ -364,6 +376,11 @@ impl Census {
         self.retransmissions += other.retransmissions;
         self.events_waiting += other.events_waiting;
         self.ring_drops += other.ring_drops;
+        self.nacks += other.nacks;
+        self.keyframes_wanted += other.keyframes_wanted;
+        self.forward_delay.add(&other.forward_delay);
+        self.join_connected.add(&other.join_connected);
+        self.join_picture.add(&other.join_picture);
     }
 }
 
