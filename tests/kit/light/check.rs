@@ -72,6 +72,13 @@ impl Numbers {
         }
     }
 
+    /// What lies before `number` and did not come is not missed.
+    fn jump_to(&mut self, number: u64) {
+        if self.highest.is_some_and(|highest| number > highest) {
+            self.highest = Some(number - 1);
+        }
+    }
+
     fn missing(&self) -> u64 {
         self.gaps.len() as u64
     }
@@ -87,6 +94,8 @@ struct Track {
     shift: Option<u64>,
     report: Option<SenderInfo>,
     first: Option<u64>,
+    /// The node's number from which on `shift` holds.
+    jumped_at: u64,
 }
 
 impl Track {
@@ -99,6 +108,7 @@ impl Track {
             shift: None,
             report: None,
             first: None,
+            jumped_at: 0,
         }
     }
 }
@@ -144,7 +154,7 @@ impl MediaCheck {
             return wrong(counts, format!("content of packet {seq} of {ssrc:08x} was changed"));
         };
         if let Some(track) = self.audio.iter_mut().find(|t| t.ssrc == ssrc) {
-            see(track, seq, header.timestamp, content, repeated, counts, &counts.audio_lag_us);
+            see(track, seq, header.timestamp, content, repeated, false, counts, &counts.audio_lag_us);
             count(&counts.audio);
             counts.audio_missing.store(track.seqs.missing(), Ordering::Relaxed);
             counts.audio_skipped.store(track.source.missing(), Ordering::Relaxed);
@@ -155,7 +165,7 @@ impl MediaCheck {
             if first && !keyframe {
                 wrong(counts, format!("the first picture is no keyframe: packet {}", content.number));
             }
-            see(track, seq, header.timestamp, content, repeated, counts, &counts.video_lag_us);
+            see(track, seq, header.timestamp, content, repeated, keyframe, counts, &counts.video_lag_us);
             count(&counts.video);
             if keyframe {
                 count(&counts.keyframes);
@@ -197,12 +207,14 @@ impl MediaCheck {
     }
 }
 
+#[allow(clippy::too_many_arguments, reason = "everything that is known of one packet")]
 fn see(
     track: &mut Track,
     seq: u16,
     timestamp: u32,
     content: body::Body,
     repeated: bool,
+    keyframe: bool,
     counts: &Counts,
     lag: &std::sync::atomic::AtomicI64,
 ) {
@@ -211,10 +223,16 @@ fn see(
     if repeated && track.seqs.highest.is_some_and(|highest| number > highest) {
         wrong(counts, format!("packet {seq} was sent again before it was sent"));
     }
+    // A viewer that is behind may go on at a keyframe; the node's own numbers show no gap then.
+    if keyframe && track.seqs.highest.is_some_and(|highest| number == highest + 1) {
+        track.source.jump_to(content.number);
+        track.jumped_at = number;
+    }
     match track.seqs.see(number) {
         Seen::Ahead => track.shift = Some(number.wrapping_sub(content.number)),
         seen => {
-            if track.shift.is_some_and(|shift| shift != number.wrapping_sub(content.number)) {
+            let known = track.shift.filter(|_| number >= track.jumped_at);
+            if known.is_some_and(|shift| shift != number.wrapping_sub(content.number)) {
                 wrong(counts, format!("packet {seq} came late with another content than it has"));
             }
             match seen {

@@ -49,7 +49,7 @@ pub struct Counts {
     pub first_wrong: Mutex<Option<String>>,
     /// Video packets missing now, by the node's numbers.
     pub missing: AtomicU64,
-    /// Video packets missing now, by the publisher's numbers: what the node itself left out too.
+    /// Video packets missing now, by the publisher's numbers: what the node left out other than by going on at a keyframe.
     pub skipped: AtomicU64,
     /// Which video packets are missing, counted from the first that came; the first few.
     pub gaps: Mutex<Vec<u64>>,
