@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ams_relay::{LinkReader, RelayConfig, WriteBuf};
 use ams_rtc::dtls::{DtlsIdentity, DtlsRole};
-use ams_rtc::ext::{Ext, ExtMap};
+use ams_rtc::ext::{Ext, ExtMap, ExtValues};
 use ams_rtc::ice::{DatagramKind, IceCredentials, classify};
 use ams_rtc::publisher::PublisherSetup;
 use ams_rtc::rtcp::{self, Rtcp};
@@ -77,6 +77,8 @@ pub(super) struct Got {
     pub(super) pt: Pt,
     pub(super) seq: u16,
     pub(super) timestamp: u32,
+    pub(super) marker: bool,
+    pub(super) transport_seq: Option<u16>,
     pub(super) payload: Vec<u8>,
 }
 
@@ -208,8 +210,20 @@ impl World {
 
     /// A connected publisher of these kinds of media. Returns its client and its peer.
     pub(super) fn publisher(&mut self, shard: usize, id: &str, epoch: u64, kinds: &[MediaKind]) -> (usize, PeerId) {
-        let (transport, remote, client) = self.transport(shard, true);
         let tracks = (0u8..).zip(kinds).map(|(no, kind)| published(TrackNo(no), *kind)).collect();
+        self.publisher_of(shard, id, epoch, tracks)
+    }
+
+    /// A connected publisher of video in so many simulcast layers, with SSRCs from [`VIDEO`] on, and of audio.
+    pub(super) fn simulcaster(&mut self, shard: usize, id: &str, layers: u32) -> usize {
+        let mut video = published(TrackNo(0), MediaKind::Video);
+        let ssrcs = (0..layers).map(|n| Some(Ssrc(VIDEO.0 + n)));
+        video.layers = ssrcs.map(|ssrc| PublishedLayer { rid: None, ssrc, rtx_ssrc: None }).collect();
+        self.publisher_of(shard, id, 1, vec![video, published(TrackNo(1), MediaKind::Audio)]).0
+    }
+
+    fn publisher_of(&mut self, shard: usize, id: &str, epoch: u64, tracks: Vec<PublishedTrack>) -> (usize, PeerId) {
+        let (transport, remote, client) = self.transport(shard, true);
         let setup = Box::new(PublisherSetup { transport, remote, tracks, data_channel: true });
         let peer = self.next_peer();
         self.command(shard, ShardCommand::AddPublisher { peer, key: key(id), epoch: Epoch(epoch), setup });
@@ -221,9 +235,7 @@ impl World {
     pub(super) fn viewer_unconnected(&mut self, shard: usize, id: &str, rtx: bool) -> (usize, PeerId) {
         let (transport, remote, client) = self.transport(shard, false);
         let n = client as u32;
-        let mut exts = ExtMap::default();
-        exts.insert(Ext::Mid, 4);
-        exts.insert(Ext::TransportCc, 3);
+        let exts = viewer_exts();
         let track = |no: u8, codec, ssrc, pt| EgressTrack {
             no: TrackNo(no),
             codec,
@@ -265,15 +277,32 @@ impl World {
 
     /// A publisher sends one packet. Its number is also the end of its payload.
     pub(super) fn send(&mut self, client: usize, ssrc: Ssrc, seq: u16, timestamp: u32, keyframe: bool) {
-        let pt = if ssrc == AUDIO { AUDIO_PT } else { VIDEO_PT };
-        let fields = HeaderFields { marker: true, pt, seq, timestamp, ssrc };
+        let fields = HeaderFields { marker: true, pt: Pt(0), seq, timestamp, ssrc };
+        self.send_rtp(client, u64::from(seq), fields, &payload(ssrc, seq, keyframe));
+        self.settle();
+    }
+
+    /// A publisher sends a packet with this extended number and payload. Nothing is carried on to viewers yet.
+    pub(super) fn send_rtp(&mut self, client: usize, seq: u64, fields: HeaderFields, payload: &[u8]) {
+        let pt = if fields.ssrc == AUDIO { AUDIO_PT } else { VIDEO_PT };
         let mut packet = vec![0; 64];
+        let fields = HeaderFields { pt, ..fields };
         let header_len = write_header(&mut packet, &fields, &ExtMap::default(), &Default::default()).unwrap();
         packet.truncate(header_len);
-        packet.extend_from_slice(&payload(ssrc, seq, keyframe));
-        let sealed = self.clients[client].peer.seal_rtp(u64::from(seq), &packet, header_len).unwrap();
+        packet.extend_from_slice(payload);
+        let sealed = self.clients[client].peer.seal_rtp(seq, &packet, header_len).unwrap();
         self.carry(client, sealed);
-        self.settle();
+    }
+
+    /// What a shard sent since the last time, for a test that carries datagrams itself.
+    pub(super) fn take_sent(&mut self, shard: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+        std::mem::take(&mut *self.shards[shard].wire.0.borrow_mut())
+    }
+
+    /// A datagram of the node comes to a client.
+    pub(super) fn arrive(&mut self, client: usize, datagram: Vec<u8>) {
+        let now = self.now;
+        self.clients[client].take(now, datagram);
     }
 
     /// A client sends a compound.
@@ -286,7 +315,8 @@ impl World {
         self.settle();
     }
 
-    fn carry(&mut self, client: usize, mut datagram: Vec<u8>) {
+    /// A datagram of a client comes to its shard.
+    pub(super) fn carry(&mut self, client: usize, mut datagram: Vec<u8>) {
         let Client { shard, address, gone, .. } = self.clients[client];
         if !gone {
             let local = self.here().ip();
@@ -445,6 +475,8 @@ impl Client {
                     pt: header.pt,
                     seq: header.seq,
                     timestamp: header.timestamp,
+                    marker: header.marker,
+                    transport_seq: ExtValues::read(&header, &viewer_exts()).transport_seq,
                     payload: packet[header.payload.clone()].to_vec(),
                 });
                 self.raw.push(datagram);
@@ -481,6 +513,14 @@ pub(super) fn payload(ssrc: Ssrc, seq: u16, keyframe: bool) -> Vec<u8> {
     };
     payload.extend_from_slice(&seq.to_be_bytes());
     payload
+}
+
+/// What viewers negotiate.
+fn viewer_exts() -> ExtMap {
+    let mut exts = ExtMap::default();
+    exts.insert(Ext::Mid, 4);
+    exts.insert(Ext::TransportCc, 3);
+    exts
 }
 
 fn published(no: TrackNo, kind: MediaKind) -> PublishedTrack {
