@@ -215,7 +215,7 @@ where
 async fn forget_when_ended(state: Shared, key: StreamKey, id: SessionId, mut events: mpsc::Receiver<SessionEvent>) {
     let reason = loop {
         match events.recv().await {
-            Some(SessionEvent::Started { .. }) => {}
+            Some(SessionEvent::Started { .. } | SessionEvent::Measured(_) | SessionEvent::Resized(_)) => {}
             Some(SessionEvent::Ended(reason)) => break Some(reason),
             None => break None,
         }

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ams_registry::BroadcastRecord;
+pub use ams_signal::{Media, Rates, Steer};
 use ams_types::{AppName, StreamId, StreamKey};
 use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, mpsc};
@@ -69,6 +70,10 @@ pub enum SessionEvent {
         /// A publisher took up a stream that was interrupted: viewers were kept.
         restored: bool,
     },
+    /// What a viewer's network takes and what it gets, every few seconds. May be left out.
+    Measured(Rates),
+    /// A viewer's picture changed its height, in pixels.
+    Resized(u32),
     /// The session is over. Nothing follows.
     Ended(EndReason),
 }
@@ -229,6 +234,9 @@ pub trait Node: Send + Sync + 'static {
         request: PlayRequest,
         sdp: String,
     ) -> BoxFuture<'_, Result<Opened<Answer>, Refusal>>;
+
+    /// A viewer's wish about its running stream. Unknown sessions are ignored.
+    fn steer(&self, session: &SessionId, steer: Steer) -> BoxFuture<'_, ()>;
 
     /// A remote candidate. The node is ICE-lite and needs none; they are counted for diagnosis.
     fn remote_candidate(&self, session: &SessionId, candidate: &str);

@@ -71,6 +71,8 @@ pub enum ViewerEvent {
 struct Track {
     setup: EgressTrack,
     numbering: ViewerTrack,
+    /// The viewer wants it; if not, nothing of it is sent.
+    on: bool,
     /// The viewer is behind the live packets and is fed from the ring.
     behind: Option<CatchUp>,
     rtx_seq: u64,
@@ -85,6 +87,7 @@ impl Track {
     fn new(setup: EgressTrack) -> Self {
         Self {
             numbering: ViewerTrack::new(setup.codec.clock_rate(), rand::random::<u16>() & 0x7fff, rand::random()),
+            on: true,
             behind: None,
             rtx_seq: u64::from(rand::random::<u16>() & 0x7fff),
             bytes: 0,
@@ -92,6 +95,10 @@ impl Track {
             heard: Heard::default(),
             setup: fixed_bytes_without_rtx(setup),
         }
+    }
+
+    fn is_sent(&self) -> bool {
+        self.setup.accepted && self.on
     }
 
     /// Sends one packet, if the viewer gets it.
@@ -177,7 +184,7 @@ impl Viewer {
         if !self.transport.is_connected() {
             return false;
         }
-        let Some(track) = self.tracks.iter_mut().find(|t| t.setup.no == packet.track && t.setup.accepted) else {
+        let Some(track) = self.tracks.iter_mut().find(|t| t.setup.no == packet.track && t.is_sent()) else {
             return false;
         };
         if let Some(behind) = &track.behind
@@ -206,7 +213,7 @@ impl Viewer {
     pub fn begin(&mut self, now: Instant, track: TrackNo, layer: LayerNo, ring: &PacketRing) -> bool {
         let Some(start) = ring.keyframe_start() else { return false };
         let connected = self.transport.is_connected();
-        let Some(track) = self.tracks.iter_mut().find(|t| t.setup.no == track && t.setup.accepted) else {
+        let Some(track) = self.tracks.iter_mut().find(|t| t.setup.no == track && t.is_sent()) else {
             return false;
         };
         if !connected || track.behind.is_some() || track.numbering.counters().packets > 0 {
@@ -379,7 +386,7 @@ impl Viewer {
         let connected = self.transport.is_connected();
         self.tracks
             .iter()
-            .filter(move |t| connected && t.setup.accepted && t.setup.codec.kind() == MediaKind::Video)
+            .filter(move |t| connected && t.is_sent() && t.setup.codec.kind() == MediaKind::Video)
             .filter_map(|t| Some((t.setup.no, t.numbering.waiting_keyframe()?)))
     }
 
@@ -394,6 +401,37 @@ impl Viewer {
         if let Some(track) = self.tracks.iter_mut().find(|t| t.setup.no == track) {
             track.numbering.set_target(layer);
         }
+    }
+
+    /// Media of one kind, or all of it, is sent from now on or not. Pictures come back with the next keyframe.
+    pub fn switch(&mut self, kind: Option<MediaKind>, on: bool) {
+        for track in &mut self.tracks {
+            if kind.is_none_or(|kind| track.setup.codec.kind() == kind) && track.on != on {
+                track.on = on;
+                track.behind = None;
+                track.numbering.skip_to_keyframe();
+            }
+        }
+    }
+
+    /// Pictures of this height are wanted; 0 for what the network takes.
+    pub fn want_height(&mut self, _height: u32) {}
+
+    /// What the path to the viewer is thought to carry, once feedback told.
+    pub fn estimate(&self) -> Option<Bitrate> {
+        None
+    }
+
+    /// The video track's number and layer, while it has one.
+    pub fn video_layer(&self) -> Option<(TrackNo, LayerNo)> {
+        let track = self.tracks.iter().find(|t| t.is_sent() && t.setup.codec.kind() == MediaKind::Video)?;
+        Some((track.setup.no, track.numbering.layer()?))
+    }
+
+    /// Payload bytes of video and of audio sent so far, without retransmissions.
+    pub fn bytes_sent(&self) -> (u64, u64) {
+        let of = |kind| self.tracks.iter().filter(|t| t.setup.codec.kind() == kind).map(|t| t.bytes).sum();
+        (of(MediaKind::Video), of(MediaKind::Audio))
     }
 
     /// New credentials after an ICE restart; the old keep working until the first check on the new.

@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::effect::{Media, Steer};
+
 /// Longest accepted text frame in bytes. AMS's own buffer is 81,920 bytes; escaped SDP may need more.
 pub const MESSAGE_LEN_MAX: usize = 128 * 1024;
 /// Longest accepted short field (ids, tokens, names) in bytes; a longer one counts as absent.
@@ -71,6 +73,8 @@ pub enum Command {
         /// The m-line's id; `0` when absent or null, as AMS reads it.
         id: String,
     },
+    /// What a viewer wants of its stream from now on.
+    Steer(Steer),
     /// Renditions of a live stream.
     GetStreamInfo,
     /// The stored record.
@@ -106,7 +110,7 @@ pub enum Command {
     PeerMessage,
     /// Push notification commands; the word is echoed.
     Push(String),
-    /// A known command that asks for nothing back: quality, track and conference switches, peer-to-peer entry.
+    /// A known command that asks for nothing back: conference switches, peer-to-peer entry.
     Silent(String),
     /// A word nobody knows.
     Unknown(String),
@@ -124,11 +128,7 @@ pub enum SdpKind {
 }
 
 /// Commands that are understood and need neither action nor answer while their features are absent.
-const SILENT: [&str; 13] = [
-    "forceStreamQuality",
-    "toggleVideo",
-    "toggleAudio",
-    "enableTrack",
+const SILENT: [&str; 9] = [
     "updateStreamMetaData",
     "getVideoTrackAssignmentsCommand",
     "assignVideoTrackCommand",
@@ -218,6 +218,10 @@ impl Fields {
                 label: self.0.get("label").and_then(Value::as_u64).and_then(|n| n.try_into().ok()).unwrap_or(0),
                 id: self.text("id").unwrap_or_else(|| "0".into()),
             },
+            "forceStreamQuality" => Command::Steer(Steer::Quality { height: self.number("streamHeight") }),
+            "toggleVideo" => self.switch(Media::Video),
+            "toggleAudio" => self.switch(Media::Audio),
+            "enableTrack" => self.switch(Media::Track(self.word("trackId"))),
             "getStreamInfo" => Command::GetStreamInfo,
             "getBroadcastObject" => Command::GetBroadcastObject,
             "getTrackList" => Command::GetTrackList,
@@ -234,6 +238,16 @@ impl Fields {
             known if SILENT.contains(&known) => Command::Silent(word),
             _ => Command::Unknown(word),
         }
+    }
+
+    /// A count, as a number or as the text an HTML form makes of it; 0 for anything else.
+    fn number(&self, key: &str) -> u32 {
+        let number = self.0.get(key).and_then(|value| value.as_u64().or_else(|| value.as_str()?.parse().ok()));
+        number.and_then(|number| number.try_into().ok()).unwrap_or(0)
+    }
+
+    fn switch(&self, media: Media) -> Command {
+        Command::Steer(Steer::Switch { media, on: self.flag("enabled") })
     }
 
     /// Newer SDKs name the room `mainTrack`.

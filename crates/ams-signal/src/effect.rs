@@ -67,6 +67,13 @@ pub enum Effect {
         /// The answer.
         sdp: String,
     },
+    /// A viewer's wish about its running stream. Nothing is reported back.
+    Steer {
+        /// Which viewer.
+        leg: Leg,
+        /// The wish.
+        steer: Steer,
+    },
     /// A candidate of the client.
     RemoteCandidate {
         /// Whose.
@@ -128,6 +135,34 @@ pub struct PublishWish {
     pub token: String,
 }
 
+/// What a viewer wants of its stream from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Steer {
+    /// A rendition of this picture height in pixels; 0 for whatever the network takes.
+    Quality {
+        /// The height.
+        height: u32,
+    },
+    /// Media switched on or off.
+    Switch {
+        /// Which.
+        media: Media,
+        /// Whether it is to be sent.
+        on: bool,
+    },
+}
+
+/// Some of a stream's media.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Media {
+    /// All pictures.
+    Video,
+    /// All sound.
+    Audio,
+    /// A track by the id in `idMapping`, or all of a stream by its id.
+    Track(String),
+}
+
 /// A wish to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlayWish {
@@ -177,6 +212,20 @@ pub enum Event {
         /// An interrupted publication was taken up.
         restored: bool,
     },
+    /// What a viewer's network takes and what it gets, every few seconds.
+    Measured {
+        /// Which.
+        leg: Leg,
+        /// Bits per second.
+        rates: Rates,
+    },
+    /// A viewer's picture changed its size.
+    Resized {
+        /// Which.
+        leg: Leg,
+        /// Height in pixels.
+        height: u32,
+    },
     /// The leg ended without being asked to; it needs no `Close`.
     Ended {
         /// Which.
@@ -212,6 +261,17 @@ pub enum Event {
     },
     /// This node will stop soon: clients are to reconnect elsewhere.
     NodeStopping,
+}
+
+/// What a viewer's network takes and what it gets, in bits per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// What the path to the viewer is thought to carry.
+    pub target: u64,
+    /// Video that is sent.
+    pub video: u64,
+    /// Audio that is sent.
+    pub audio: u64,
 }
 
 /// Why something was refused; the text is a sentence for the person at the other end.

@@ -25,7 +25,9 @@ pub mod session;
 pub mod words;
 
 pub use client::{ClientMessage, Command, MESSAGE_LEN_MAX};
-pub use effect::{Ask, CloseCode, Effect, End, Event, Leg, Output, PlayWish, PublishWish, Refusal};
+pub use effect::{
+    Ask, CloseCode, Effect, End, Event, Leg, Media, Output, PlayWish, PublishWish, Rates, Refusal, Steer,
+};
 pub use limits::{RateLimit, SignalLimits, TokenBucket};
 pub use server::{Rendition, ServerMessage};
 pub use session::{IceServer, Session};

@@ -115,6 +115,18 @@ pub struct Notification {
     /// For `getDebugInfo`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub debug_info: Option<String>,
+    /// Height of the picture from now on, for `resolutionChangeInfo`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_height: Option<u32>,
+    /// For `bitrateMeasurement`: what the path carries, bit/s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_bitrate: Option<u64>,
+    /// For `bitrateMeasurement`: video sent, bit/s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub video_bitrate: Option<u64>,
+    /// For `bitrateMeasurement`: audio sent, bit/s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audio_bitrate: Option<u64>,
     /// The room under its old key.
     #[serde(rename = "ATTR_ROOM_NAME", skip_serializing_if = "Option::is_none")]
     pub attr_room_name: Option<String>,

@@ -14,6 +14,10 @@ pub const ALREADY_PUBLISHING: &str = "already_publishing";
 pub const ALREADY_PLAYING: &str = "already_playing";
 /// The stream is unknown or not live.
 pub const NO_STREAM_EXIST: &str = "no_stream_exist";
+/// What a viewer's network takes and what it gets.
+pub const BITRATE_MEASUREMENT: &str = "bitrateMeasurement";
+/// A viewer's picture changed its size.
+pub const RESOLUTION_CHANGE_INFO: &str = "resolutionChangeInfo";
 /// No media came from the publisher in time.
 pub const PUBLISH_TIMEOUT: &str = "publishTimeoutError";
 /// A running or starting session got no packets in time.

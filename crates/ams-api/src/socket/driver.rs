@@ -48,6 +48,7 @@ enum Done {
     PublisherAnswered(Leg, Result<Answer, Refusal>),
     ViewerAnswered(Leg, Result<(), Refusal>),
     Closed(Leg),
+    Steered,
     Renditions(StreamId, Ask, Result<Vec<Rendition>, Refusal>),
     /// The record as JSON text.
     Broadcast(StreamId, Result<Option<String>, Refusal>),
@@ -195,6 +196,14 @@ impl Driver {
                 }
                 None => self.event(Event::Refused { leg, refusal: ams_signal::Refusal::Gone }),
             },
+            Effect::Steer { leg, steer } => {
+                if let Some(id) = self.session_of(leg) {
+                    self.ask(|node| async move {
+                        node.steer(&id, steer).await;
+                        Done::Steered
+                    });
+                }
+            }
             Effect::RemoteCandidate { leg, candidate } => {
                 if let Some(id) = self.session_of(leg) {
                     self.node.remote_candidate(&id, &candidate);
@@ -300,6 +309,7 @@ impl Driver {
                 self.event(Event::Refused { leg, refusal: refusal_of(&refusal) });
             }
             Done::Closed(leg) => self.event(Event::Closed { leg }),
+            Done::Steered => {}
             Done::Renditions(stream, ask, result) => {
                 let result = result.map(|all| all.into_iter().map(rendition_of).collect());
                 self.event(Event::Renditions { stream, ask, result: result.map_err(|refusal| refusal_of(&refusal)) });
@@ -320,6 +330,14 @@ impl Driver {
             Some(SessionEvent::Started { restored }) => {
                 self.listen(leg, events);
                 self.event(Event::Started { leg, restored });
+            }
+            Some(SessionEvent::Measured(rates)) => {
+                self.listen(leg, events);
+                self.event(Event::Measured { leg, rates });
+            }
+            Some(SessionEvent::Resized(height)) => {
+                self.listen(leg, events);
+                self.event(Event::Resized { leg, height });
             }
             Some(SessionEvent::Ended(reason)) => {
                 if let Some(held) = self.legs.remove(&leg) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ams_api::port::{
     Answer, BadDescription, Check, EndReason, Node, Offer, Opened, PlayRequest, PublishRequest, Refusal, Rendition,
-    SessionEvent, SessionId, WaitGuard,
+    SessionEvent, SessionId, Steer, WaitGuard,
 };
 use ams_api::{Api, ApiConfig};
 use ams_registry::BroadcastRecord;
@@ -36,6 +36,7 @@ pub struct FakeNode {
     pub refuse: Mutex<Option<Refusal>>,
     pub trickled: Mutex<Vec<(Option<String>, String)>>,
     pub candidates: AtomicUsize,
+    pub steers: Mutex<Vec<(SessionId, Steer)>>,
     pub waiting: Arc<AtomicUsize>,
     pub alive: AtomicBool,
     pub ready: AtomicBool,
@@ -70,6 +71,7 @@ impl FakeNode {
             refuse: Mutex::default(),
             trickled: Mutex::default(),
             candidates: AtomicUsize::new(0),
+            steers: Mutex::default(),
             waiting: Arc::default(),
             alive: AtomicBool::new(true),
             ready: AtomicBool::new(true),
@@ -184,6 +186,11 @@ impl Node for FakeNode {
             self.open(request.key, false, answer).await
         }
         .boxed()
+    }
+
+    fn steer(&self, session: &SessionId, steer: Steer) -> BoxFuture<'_, ()> {
+        self.steers.lock().unwrap().push((session.clone(), steer));
+        std::future::ready(()).boxed()
     }
 
     fn remote_candidate(&self, _session: &SessionId, _candidate: &str) {

@@ -133,6 +133,13 @@ pub struct Session {
 
 impl Session {
     /// Tells whoever opened the session. The queue holds every event a session can have.
+    /// As [`Self::tell`], for what may be left out when the client does not keep up: the end must find room.
+    pub fn mention(&self, event: SessionEvent) {
+        if self.events.capacity() > self.events.max_capacity() / 2 {
+            self.tell(event);
+        }
+    }
+
     pub fn tell(&self, event: SessionEvent) {
         let _ = self.events.try_send(event);
     }

@@ -38,6 +38,7 @@ impl NodeCore {
                 ShardEvent::LinkDown { link, side, remote, sentence } => {
                     self.link_down(link, side, remote, &sentence).await;
                 }
+                ShardEvent::ViewerReport { peer, rates, resized } => self.viewer_report(peer, rates, resized),
                 ShardEvent::StreamReport { key, layers } => {
                     if let Some(stream) = self.directory().streams.get_mut(&key) {
                         stream.layers = layers;

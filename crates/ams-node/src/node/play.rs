@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ams_api::port::{Answer, EndReason, Offer, Opened, PlayRequest, Refusal, SessionId};
+use ams_api::port::{
+    Answer, Door, EndReason, Media, Offer, Opened, PlayRequest, Rates, Refusal, SessionEvent, SessionId, Steer,
+};
 use ams_media::StreamTracks;
 use ams_rtc::sdp::{Msid, PlayTrack, RemoteSdp, answer_play, offer_play, parse_play_answer};
 use ams_rtc::viewer::{EgressTrack, ViewerSetup};
@@ -19,14 +21,14 @@ use tracing::{debug, info, warn};
 use super::directory::{LocalStream, Origin, PullState, Role, Session};
 use super::publish::bad_description;
 use super::{NodeCore, new_session_id, now_ms};
-use crate::shard::protocol::{PeerId, ShardCommand, ShardNo};
+use crate::shard::protocol::{PeerId, ShardCommand, ShardNo, ViewerRates, ViewerSteer};
 
 /// Longest a viewer waits for its stream to be found and pulled. The SDK asks again after 3 s.
 const ATTACH_TIMEOUT: Duration = Duration::from_millis(2000);
 /// Longest a viewer waits for the registry: it leaves time to say that it was the registry.
 const LOOKUP_TIMEOUT: Duration = Duration::from_millis(1000);
-/// Events one session can have: started and ended.
-const EVENTS_MAX: usize = 4;
+/// Events of one session that wait: started and ended, and what may be left out.
+const EVENTS_MAX: usize = 8;
 
 /// A stream as a viewer needs it.
 struct Attached {
@@ -131,7 +133,8 @@ impl NodeCore {
             self.add_replica(&key, shard, &stream).await;
         }
         debug!(stream_id = %key, session = %session.0, door = ?request.caller.door, "viewer accepted");
-        self.command(shard, ShardCommand::AddViewer { peer, key, setup: Box::new(setup) }).await;
+        let reported = request.caller.door == Door::WebSocket;
+        self.command(shard, ShardCommand::AddViewer { peer, key, setup: Box::new(setup), reported }).await;
         Ok((session, receiver))
     }
 
@@ -154,6 +157,34 @@ impl NodeCore {
         };
         self.add_replica(key, shard, &stream).await;
         true
+    }
+
+    /// Hands a viewer's wish to its shard.
+    pub(super) async fn steer(&self, session: &SessionId, steer: Steer) {
+        let found = self.directory().sessions.get(session).map(|s| (s.peer, s.shard, s.key.id.clone()));
+        let Some((peer, Some(shard), id)) = found else { return };
+        let steer = match steer {
+            Steer::Quality { height } => ViewerSteer::Height(height),
+            Steer::Switch { media: Media::Video, on } => ViewerSteer::Switch { kind: Some(MediaKind::Video), on },
+            Steer::Switch { media: Media::Audio, on } => ViewerSteer::Switch { kind: Some(MediaKind::Audio), on },
+            // Every track of a stream goes by the stream's id; see `play_tracks`.
+            Steer::Switch { media: Media::Track(track), on } if track == id.as_str() => {
+                ViewerSteer::Switch { kind: None, on }
+            }
+            Steer::Switch { .. } => return,
+        };
+        self.command(shard, ShardCommand::SteerViewer { peer, steer }).await;
+    }
+
+    /// A viewer's rates, for its client.
+    pub(super) fn viewer_report(&self, peer: PeerId, rates: ViewerRates, resized: Option<u32>) {
+        let directory = self.directory();
+        let Some(session) = directory.peers.get(&peer).and_then(|id| directory.sessions.get(id)) else { return };
+        if let Some(height) = resized {
+            session.mention(SessionEvent::Resized(height));
+        }
+        let ViewerRates { target, video, audio } = rates;
+        session.mention(SessionEvent::Measured(Rates { target: target.0, video: video.0, audio: audio.0 }));
     }
 
     /// Hands a viewer's answer to its shard.
@@ -399,7 +430,7 @@ impl NodeCore {
         let id = directory.peers.get(&peer).cloned();
         if let Some(session) = id.and_then(|id| directory.sessions.get_mut(&id)) {
             session.started = true;
-            session.tell(ams_api::port::SessionEvent::Started { restored: false });
+            session.tell(SessionEvent::Started { restored: false });
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use ams_api::port::{
     Answer, BadDescription, Check, EndReason, Node, Offer, Opened, PlayRequest, PublishRequest, Refusal, Rendition,
-    SessionId, WaitGuard,
+    SessionId, Steer, WaitGuard,
 };
 use ams_registry::BroadcastRecord;
 use ams_rtc::ice::IceCredentials;
@@ -54,6 +54,11 @@ impl Node for NodeHandle {
         sdp: String,
     ) -> BoxFuture<'_, Result<Opened<Answer>, Refusal>> {
         async move { self.0.open_viewer_with_offer(request, &sdp).await }.boxed()
+    }
+
+    fn steer(&self, session: &SessionId, steer: Steer) -> BoxFuture<'_, ()> {
+        let session = session.clone();
+        async move { self.0.steer(&session, steer).await }.boxed()
     }
 
     fn remote_candidate(&self, session: &SessionId, _candidate: &str) {

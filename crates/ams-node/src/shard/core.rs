@@ -18,31 +18,44 @@ use ams_rtc::publisher::{Publisher, PublisherEvent, PublisherSetup};
 use ams_rtc::transport::{CloseReason, Transmit};
 use ams_rtc::tx::TxBatch;
 use ams_rtc::viewer::{Feedback, Viewer, ViewerEvent, ViewerSetup};
-use ams_types::{Epoch, LayerNo, MediaKind, StreamKey, TrackNo};
+use ams_types::{Bitrate, Epoch, LayerNo, MediaKind, StreamKey, TrackNo};
 use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::mpsc;
 
 use super::links::Links;
-use super::protocol::{Census, PeerId, REPORT_INTERVAL, ShardCommand, ShardEvent, ShardMedia};
+use super::protocol::{
+    Census, PeerId, REPORT_INTERVAL, ShardCommand, ShardEvent, ShardMedia, VIEWER_REPORT_INTERVAL, ViewerRates,
+    ViewerSteer,
+};
 use super::sinks::{Intake, Out, Socket};
 use super::stream::{Source, Stream};
 
-enum Role {
+pub(super) enum Role {
     Publisher(Box<Publisher>),
     Viewer(Box<Viewer>),
 }
 
-struct Peer {
+pub(super) struct Peer {
     id: PeerId,
-    stream: usize,
+    pub(super) stream: usize,
     ufrags: Vec<Box<str>>,
     addresses: Vec<(SocketAddr, IpAddr)>,
     /// It is in the shard's list of viewers that catch up.
-    catches_up: bool,
+    pub(super) catches_up: bool,
     /// How long its first picture took has been counted.
     picture_counted: bool,
-    role: Role,
+    /// Its last report, if its rates are to be reported.
+    report: Option<Reported>,
+    pub(super) role: Role,
+}
+
+/// What was last reported of a viewer.
+struct Reported {
+    at: Instant,
+    /// Bytes of video and audio sent until then.
+    bytes: (u64, u64),
+    height: u32,
 }
 
 /// Addresses one peer's datagrams may come from at one time, more than it can have validated.
@@ -51,26 +64,31 @@ const ADDRESSES_MAX: usize = 2 * ams_rtc::ice::PATHS_MAX;
 /// Everything one media thread owns. Not `Send` in spirit: what is never shared needs no lock.
 pub struct ShardCore {
     identity: Arc<DtlsIdentity>,
-    peers: Slab<Peer>,
+    pub(super) peers: Slab<Peer>,
     by_id: HashMap<PeerId, usize>,
     by_ufrag: HashMap<Box<str>, usize>,
     by_address: HashMap<(SocketAddr, IpAddr), usize>,
     pub(super) streams: Slab<Stream>,
     pub(super) by_key: HashMap<StreamKey, usize>,
     pub(super) links: Links,
-    dirty: Vec<usize>,
+    /// Streams with packets of this turn.
+    pub(super) dirty: Vec<usize>,
+    /// Streams with packets their viewers did not get yet.
+    pub(super) holding: Vec<usize>,
+    /// How long the last hand-over to viewers took.
+    pub(super) took: Duration,
     /// Viewers that are fed from rings because they began with packets of the past.
-    behind: Vec<usize>,
-    tx: TxBatch,
-    socket: Rc<dyn Socket>,
+    pub(super) behind: Vec<usize>,
+    pub(super) tx: TxBatch,
+    pub(super) socket: Rc<dyn Socket>,
     pub(super) siblings: Vec<Option<mpsc::Sender<ShardMedia>>>,
     events: mpsc::Sender<ShardEvent>,
-    backlog: VecDeque<ShardEvent>,
+    pub(super) backlog: VecDeque<ShardEvent>,
     feedback: Vec<Feedback>,
-    scratch: Vec<usize>,
+    pub(super) scratch: Vec<usize>,
     tick_no: u64,
     reported_at: Option<Instant>,
-    counts: Census,
+    pub(super) counts: Census,
 }
 
 impl ShardCore {
@@ -95,6 +113,8 @@ impl ShardCore {
             by_key: HashMap::new(),
             links,
             dirty: Vec::new(),
+            holding: Vec::new(),
+            took: Duration::ZERO,
             behind: Vec::new(),
             tx,
             socket,
@@ -290,119 +310,6 @@ impl ShardCore {
         }
     }
 
-    /// The flush that began with media taken in at `since` is over.
-    pub fn flushed(&mut self, since: Option<Instant>, now: Instant) {
-        if let Some(since) = since {
-            self.counts.forward_delay.record(now.saturating_duration_since(since));
-        }
-    }
-
-    /// Hands on everything taken in since the last flush: to links, replicas, and every viewer. Returns when the oldest
-    /// packet of it was taken in, if viewers got any.
-    pub fn flush(&mut self, now: Instant) -> Option<Instant> {
-        let mut oldest: Option<Instant> = None;
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for index in dirty.drain(..) {
-            if let Some(stream) = self.streams.get(index)
-                && !stream.viewers.is_empty()
-                && let Some(first) = stream.pending.first()
-            {
-                oldest = Some(oldest.map_or(first.ingest_at, |oldest| oldest.min(first.ingest_at)));
-            }
-            self.fan_out(now, index);
-        }
-        self.dirty = dirty;
-        self.links.wake();
-        self.offer_backlog();
-        oldest
-    }
-
-    fn fan_out(&mut self, now: Instant, index: usize) {
-        let Some(stream) = self.streams.get_mut(index) else { return };
-        let mut packets = std::mem::take(&mut stream.pending);
-        let mut retargets = std::mem::take(&mut stream.retargets);
-        if stream.take_went_live()
-            && let Source::Publisher(peer) = stream.source
-        {
-            let layers = stream.report(now);
-            self.backlog.push_back(ShardEvent::PublisherLive { peer, layers });
-        }
-        for &(link, handle) in &stream.links {
-            self.links.push_media(now, link, handle, stream.epoch, &packets);
-        }
-        for to in &stream.replicas {
-            if let Some(Some(ring)) = self.siblings.get(usize::from(to.0)) {
-                let media =
-                    ShardMedia::Packets { key: stream.key.clone(), epoch: stream.epoch, packets: packets.clone() };
-                // Full: the replica's viewers find the gap by the numbers and ask for a keyframe.
-                self.counts.ring_drops += u64::from(ring.try_send(media).is_err());
-            }
-        }
-        // Viewers may go on with these packets and need what follows at once.
-        let begins = packets.iter().any(|p| p.keyframe);
-        let mut out = Out { socket: &*self.socket, blocked: &mut self.counts.send_blocked };
-        for &index in &stream.viewers {
-            let Some(peer) = self.peers.get_mut(index) else { continue };
-            if let Role::Viewer(viewer) = &mut peer.role {
-                for &(track, layer) in &retargets {
-                    viewer.set_target(track, layer);
-                }
-                for packet in &packets {
-                    self.counts.egress_packets += u64::from(viewer.forward(now, packet, &mut self.tx, &mut out));
-                }
-                if viewer.is_behind() && (!peer.catches_up || begins) {
-                    self.scratch.push(index);
-                }
-            }
-        }
-        self.tx.flush(&mut out);
-        let mut began = std::mem::take(&mut self.scratch);
-        for viewer in began.drain(..) {
-            self.start_catching_up(now, viewer);
-        }
-        self.scratch = began;
-        packets.clear();
-        retargets.clear();
-        if let Some(stream) = self.streams.get_mut(index) {
-            stream.pending = packets;
-            stream.retargets = retargets;
-        }
-    }
-
-    // --- beginning ---------------------------------------------------------------------------------------------------
-
-    /// Sends viewers that catch up what their pace allows; to be called every [`PUMP`].
-    pub fn pump(&mut self, now: Instant) {
-        let mut behind = std::mem::take(&mut self.behind);
-        behind.retain(|&index| self.catch_up(now, index));
-        // Viewers that began meanwhile: none while this is one synchronous call.
-        behind.append(&mut self.behind);
-        self.behind = behind;
-    }
-
-    fn start_catching_up(&mut self, now: Instant, index: usize) {
-        if self.catch_up(now, index)
-            && self.peers.get_mut(index).is_some_and(|p| !std::mem::replace(&mut p.catches_up, true))
-        {
-            self.behind.push(index);
-        }
-    }
-
-    /// Sends one viewer what it lacks. Returns whether it still lacks something.
-    fn catch_up(&mut self, now: Instant, index: usize) -> bool {
-        let Some(peer) = self.peers.get_mut(index) else { return false };
-        let (Role::Viewer(viewer), Some(stream)) = (&mut peer.role, self.streams.get(peer.stream)) else {
-            return false;
-        };
-        let ring_of = |track, layer| Some((&stream.layer(track, layer)?.ring, stream.bitrate(track, layer)));
-        let mut out = Out { socket: &*self.socket, blocked: &mut self.counts.send_blocked };
-        self.counts.egress_packets += viewer.catch_up(now, ring_of, &mut self.tx, &mut out);
-        self.tx.flush(&mut out);
-        let is_behind = viewer.is_behind();
-        peer.catches_up &= is_behind;
-        is_behind
-    }
-
     pub(super) fn take_clock(&mut self, index: usize, track: TrackNo, layer: LayerNo, clock: SourceClock) {
         let Some(stream) = self.streams.get_mut(index) else { return };
         let Some(l) = stream.layer_mut(track, layer) else { return };
@@ -544,6 +451,7 @@ impl ShardCore {
             self.after(now, index, None);
             if (self.tick_no + index as u64).is_multiple_of(VIEWER_TICKS) {
                 self.ask_keyframes_of(now, index);
+                self.report_viewer(now, index);
             }
         }
         let report = self.reported_at.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_INTERVAL);
@@ -582,13 +490,51 @@ impl ShardCore {
         self.flush(now);
     }
 
+    /// Tells the control runtime how a viewer fares, every few seconds and when its picture changes its size.
+    fn report_viewer(&mut self, now: Instant, index: usize) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let (Role::Viewer(viewer), Some(stream), Some(last)) =
+            (&peer.role, self.streams.get(peer.stream), &mut peer.report)
+        else {
+            return;
+        };
+        let elapsed = now.saturating_duration_since(last.at);
+        if elapsed < VIEWER_REPORT_INTERVAL || viewer.stages().connected.is_none() {
+            return;
+        }
+        let rate = |bytes: u64, before: u64| {
+            Bitrate(u64::try_from(u128::from(bytes - before) * 8_000_000 / elapsed.as_micros()).unwrap_or(u64::MAX))
+        };
+        let bytes = viewer.bytes_sent();
+        let (video, audio) = (rate(bytes.0, last.bytes.0), rate(bytes.1, last.bytes.1));
+        let height = viewer.video_layer().and_then(|(track, layer)| stream.layer(track, layer)).map_or(0, |l| l.size.1);
+        let resized = (height != 0 && last.height != 0 && height != last.height).then_some(height);
+        *last = Reported { at: now, bytes, height: if height == 0 { last.height } else { height } };
+        let target = viewer.estimate().unwrap_or(Bitrate(video.0 + audio.0));
+        let rates = ViewerRates { target, video, audio };
+        let _ = self.events.try_send(ShardEvent::ViewerReport { peer: peer.id, rates, resized });
+    }
+
     // --- commands ----------------------------------------------------------------------------------------------------
 
     /// One command of the control runtime. Links are added by the shell, which owns their tasks.
     pub fn command(&mut self, now: Instant, command: ShardCommand) {
         match command {
             ShardCommand::AddPublisher { peer, key, epoch, setup } => self.add_publisher(now, peer, key, epoch, *setup),
-            ShardCommand::AddViewer { peer, key, setup } => self.add_viewer(now, peer, &key, *setup),
+            ShardCommand::AddViewer { peer, key, setup, reported } => {
+                self.add_viewer(now, peer, &key, *setup, reported);
+            }
+            ShardCommand::SteerViewer { peer, steer } => {
+                if let Some(&index) = self.by_id.get(&peer)
+                    && let Some(Peer { role: Role::Viewer(viewer), .. }) = self.peers.get_mut(index)
+                {
+                    match steer {
+                        ViewerSteer::Height(height) => viewer.want_height(height),
+                        ViewerSteer::Switch { kind, on } => viewer.switch(kind, on),
+                    }
+                    self.ask_keyframes_of(now, index);
+                }
+            }
             ShardCommand::SetViewerAnswer { peer, answer } => {
                 if let Some(&index) = self.by_id.get(&peer)
                     && let Some(Peer { role: Role::Viewer(viewer), .. }) = self.peers.get_mut(index)
@@ -650,6 +596,7 @@ impl ShardCore {
             addresses: Vec::new(),
             catches_up: false,
             picture_counted: false,
+            report: None,
             role,
         });
         self.by_id.insert(id, index);
@@ -669,7 +616,7 @@ impl ShardCore {
         self.after(now, index, None);
     }
 
-    fn add_viewer(&mut self, now: Instant, id: PeerId, key: &StreamKey, setup: ViewerSetup) {
+    fn add_viewer(&mut self, now: Instant, id: PeerId, key: &StreamKey, setup: ViewerSetup, reported: bool) {
         let Some(&stream) = self.by_key.get(key) else {
             self.emit(ShardEvent::PeerClosed { peer: id, reason: CloseReason::ClosedHere });
             return;
@@ -684,6 +631,9 @@ impl ShardCore {
             }
         }
         let index = self.add_peer(id, stream, ufrag, Role::Viewer(Box::new(viewer)));
+        if reported && let Some(peer) = self.peers.get_mut(index) {
+            peer.report = Some(Reported { at: now, bytes: (0, 0), height: 0 });
+        }
         if let Some(stream) = self.streams.get_mut(stream) {
             stream.viewers.push(index);
         }
@@ -797,6 +747,7 @@ impl ShardCore {
         let stream = self.streams.remove(index);
         self.by_key.remove(&stream.key);
         self.dirty.retain(|d| *d != index);
+        self.holding.retain(|h| *h != index);
         self.links.wake();
     }
 
@@ -836,7 +787,7 @@ impl ShardCore {
         self.offer_backlog();
     }
 
-    fn offer_backlog(&mut self) {
+    pub(super) fn offer_backlog(&mut self) {
         while let Some(event) = self.backlog.pop_front() {
             if let Err(error) = self.events.try_send(event) {
                 if let mpsc::error::TrySendError::Full(event) = error {
@@ -880,8 +831,6 @@ impl ShardCore {
     }
 }
 
-/// How often [`ShardCore::pump`] is to be called.
-pub const PUMP: Duration = Duration::from_millis(5);
 /// One in so many of these calls is followed by [`ShardCore::tick`]: every 20 ms.
 pub const PUMPS_PER_TICK: u32 = 4;
 /// A viewer's timers run every so many ticks.

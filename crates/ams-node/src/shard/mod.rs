@@ -5,6 +5,7 @@
 //! sending datagrams nothing awaits.
 
 pub mod core;
+mod fan_out;
 mod frames;
 pub mod histogram;
 mod links;
@@ -29,10 +30,11 @@ use ams_rtc::dtls::DtlsIdentity;
 use ams_rtc::udp::{ReceiveBuffer, SendOutcome, UdpBindError, UdpShard};
 use ams_types::NodeId;
 use tokio::net::tcp::OwnedReadHalf;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinError, LocalSet};
 
-use self::core::{PUMP, PUMPS_PER_TICK, ShardCore};
+use self::core::{PUMPS_PER_TICK, ShardCore};
+use fan_out::PUMP;
 use links::{LinkOut, Links};
 use protocol::{LinkId, LinkSetup, LinkSide, ShardCommand, ShardEvent, ShardMedia, ShardNo};
 use sinks::Socket;
@@ -171,11 +173,14 @@ fn thread_main(
         let core = ShardCore::new(config.identity, Rc::clone(&socket) as Rc<dyn Socket>, siblings, events, links);
         let core = Rc::new(RefCell::new(core));
         // The shard ends when its commands do; the other tasks end with the runtime.
-        let datagrams = tokio::task::spawn_local(read_datagrams(Rc::clone(&core), socket));
-        let siblings = tokio::task::spawn_local(read_siblings(Rc::clone(&core), media));
+        let wake = Rc::new(Notify::new());
+        let datagrams = tokio::task::spawn_local(read_datagrams(Rc::clone(&core), socket, Rc::clone(&wake)));
+        let siblings = tokio::task::spawn_local(read_siblings(Rc::clone(&core), media, Rc::clone(&wake)));
+        let held = tokio::task::spawn_local(release_held(Rc::clone(&core), Rc::clone(&wake)));
         let ticks = tokio::task::spawn_local(tick(Rc::clone(&core)));
         tokio::select! {
-            () = obey(core, inbox) => {}
+            () = obey(core, inbox, wake) => {}
+            Err(error) = held => panic_again(error),
             Err(error) = datagrams => panic_again(error),
             Err(error) = siblings => panic_again(error),
             Err(error) = ticks => panic_again(error),
@@ -200,7 +205,7 @@ impl Socket for UdpShard {
     }
 }
 
-async fn read_datagrams(core: Rc<RefCell<ShardCore>>, socket: Rc<UdpShard>) {
+async fn read_datagrams(core: Rc<RefCell<ShardCore>>, socket: Rc<UdpShard>, wake: Rc<Notify>) {
     let mut buffer = ReceiveBuffer::new();
     while socket.readable().await.is_ok() {
         for _ in 0..BATCHES_PER_TURN {
@@ -209,8 +214,7 @@ async fn read_datagrams(core: Rc<RefCell<ShardCore>>, socket: Rc<UdpShard>) {
             let read = socket.recv_batch(&mut buffer, |meta, datagram| {
                 core.datagram(now, meta.from, meta.local_ip, datagram);
             });
-            let since = core.flush(now);
-            core.flushed(since, Instant::now());
+            flush(&mut core, now, &wake);
             match read {
                 Ok(0) => break,
                 Ok(_) => {}
@@ -224,7 +228,7 @@ async fn read_datagrams(core: Rc<RefCell<ShardCore>>, socket: Rc<UdpShard>) {
     }
 }
 
-async fn read_siblings(core: Rc<RefCell<ShardCore>>, mut media: mpsc::Receiver<ShardMedia>) {
+async fn read_siblings(core: Rc<RefCell<ShardCore>>, mut media: mpsc::Receiver<ShardMedia>, wake: Rc<Notify>) {
     let mut batch = Vec::with_capacity(COMMANDS_PER_TURN);
     while media.recv_many(&mut batch, COMMANDS_PER_TURN).await > 0 {
         let now = Instant::now();
@@ -232,8 +236,7 @@ async fn read_siblings(core: Rc<RefCell<ShardCore>>, mut media: mpsc::Receiver<S
         for item in batch.drain(..) {
             core.sibling(now, item);
         }
-        let since = core.flush(now);
-        core.flushed(since, Instant::now());
+        flush(&mut core, now, &wake);
     }
 }
 
@@ -249,7 +252,7 @@ async fn tick(core: Rc<RefCell<ShardCore>>) {
     }
 }
 
-async fn obey(core: Rc<RefCell<ShardCore>>, mut inbox: mpsc::Receiver<ShardCommand>) {
+async fn obey(core: Rc<RefCell<ShardCore>>, mut inbox: mpsc::Receiver<ShardCommand>, wake: Rc<Notify>) {
     let mut links = tokio::task::JoinSet::new();
     let mut batch = Vec::with_capacity(COMMANDS_PER_TURN);
     loop {
@@ -267,7 +270,7 @@ async fn obey(core: Rc<RefCell<ShardCore>>, mut inbox: mpsc::Receiver<ShardComma
                     // Taken in before its task runs: the next command may be for this link.
                     let remote = setup.stream.peer_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
                     let out = core.borrow_mut().links.add(now, setup.link, setup.side, remote);
-                    links.spawn_local(run_link(Rc::clone(&core), *setup, remote, out));
+                    links.spawn_local(run_link(Rc::clone(&core), *setup, remote, out, Rc::clone(&wake)));
                 }
                 ShardCommand::Stop(done) => {
                     core.borrow_mut().stop(now);
@@ -279,7 +282,33 @@ async fn obey(core: Rc<RefCell<ShardCore>>, mut inbox: mpsc::Receiver<ShardComma
                 command => core.borrow_mut().command(now, command),
             }
         }
-        core.borrow_mut().flush(Instant::now());
+        flush(&mut core.borrow_mut(), Instant::now(), &wake);
+    }
+}
+
+/// Hands on what was taken in, and wakes who sees to what is held.
+fn flush(core: &mut ShardCore, now: Instant, wake: &Notify) {
+    let slept = core.hold_due().is_none();
+    let oldest = core.flush(now);
+    if oldest.is_some() {
+        core.flushed(now, oldest, Instant::now());
+    }
+    if slept && core.hold_due().is_some() {
+        wake.notify_one();
+    }
+}
+
+/// Sees that what is held for viewers goes out in time.
+async fn release_held(core: Rc<RefCell<ShardCore>>, wake: Rc<Notify>) {
+    loop {
+        let due = core.borrow().hold_due();
+        match due {
+            None => wake.notified().await,
+            Some(due) => {
+                tokio::time::sleep_until(due.into()).await;
+                flush(&mut core.borrow_mut(), Instant::now(), &wake);
+            }
+        }
     }
 }
 
@@ -287,13 +316,13 @@ async fn obey(core: Rc<RefCell<ShardCore>>, mut inbox: mpsc::Receiver<ShardComma
 const STOP_LINGER: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// One relay link, from its arrival on this shard to its end.
-async fn run_link(core: Rc<RefCell<ShardCore>>, setup: LinkSetup, remote: SocketAddr, out: LinkOut) {
+async fn run_link(core: Rc<RefCell<ShardCore>>, setup: LinkSetup, remote: SocketAddr, out: LinkOut, wake: Rc<Notify>) {
     let LinkSetup { link, side, stream, peer, leftover } = setup;
     let ended = match Connected::from_std(ConnectedStd { stream, peer, leftover }) {
         Ok(connected) => {
             let (_, mut reader, mut writer) = connected.split();
             tokio::select! {
-                read = read_frames(&core, link, &mut reader) => read,
+                read = read_frames(&core, link, &mut reader, &wake) => read,
                 written = write_loop(&mut writer, Rc::clone(&out.queue), Rc::clone(&out.wake), Instant::now) => {
                     written.err().map_or_else(|| "closed by this node".to_owned(), |e| e.to_string())
                 }
@@ -317,7 +346,12 @@ fn link_ended(core: &Rc<RefCell<ShardCore>>, link: LinkId, side: LinkSide, remot
     core.flush(now);
 }
 
-async fn read_frames(core: &Rc<RefCell<ShardCore>>, link: LinkId, reader: &mut LinkReader<OwnedReadHalf>) -> String {
+async fn read_frames(
+    core: &Rc<RefCell<ShardCore>>,
+    link: LinkId,
+    reader: &mut LinkReader<OwnedReadHalf>,
+    wake: &Notify,
+) -> String {
     loop {
         let mut handled = 0;
         {
@@ -336,8 +370,7 @@ async fn read_frames(core: &Rc<RefCell<ShardCore>>, link: LinkId, reader: &mut L
                 }
             }
             if handled > 0 {
-                let since = core.flush(now);
-                core.flushed(since, Instant::now());
+                flush(&mut core, now, wake);
             }
         }
         if handled == FRAMES_PER_TURN {

@@ -14,7 +14,7 @@ use ams_rtc::publisher::PublisherSetup;
 use ams_rtc::sdp::PlayAnswer;
 use ams_rtc::transport::CloseReason;
 use ams_rtc::viewer::ViewerSetup;
-use ams_types::{Codec, Epoch, LayerNo, MediaKind, StreamKey, TrackNo};
+use ams_types::{Bitrate, Codec, Epoch, LayerNo, MediaKind, StreamKey, TrackNo};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
@@ -78,6 +78,15 @@ pub enum ShardCommand {
         key: StreamKey,
         /// The negotiated, or half negotiated, session.
         setup: Box<ViewerSetup>,
+        /// Whether its rates are to be reported.
+        reported: bool,
+    },
+    /// A viewer's wish about its running stream.
+    SteerViewer {
+        /// The peer.
+        peer: PeerId,
+        /// The wish.
+        steer: ViewerSteer,
     },
     /// A viewer answered our offer.
     SetViewerAnswer {
@@ -225,6 +234,15 @@ pub enum ShardEvent {
         /// What is known of its layers.
         layers: Vec<LayerReport>,
     },
+    /// What a viewer's network takes and what it gets. May be dropped.
+    ViewerReport {
+        /// The peer.
+        peer: PeerId,
+        /// The rates.
+        rates: ViewerRates,
+        /// Height of the picture it gets now, if it is another one than at the last report.
+        resized: Option<u32>,
+    },
     /// A peer is gone and freed.
     PeerClosed {
         /// The peer.
@@ -286,6 +304,31 @@ pub enum ShardEvent {
         /// Per layer.
         layers: Vec<LayerReport>,
     },
+}
+
+/// A viewer's wish about its running stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViewerSteer {
+    /// Pictures of this height in pixels, or of the layer nearest to it; 0 for what the network takes.
+    Height(u32),
+    /// Media of one kind, or all, is to be sent or not.
+    Switch {
+        /// Which kind; both without one.
+        kind: Option<MediaKind>,
+        /// Whether it is sent.
+        on: bool,
+    },
+}
+
+/// What a viewer's network takes and what it gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ViewerRates {
+    /// What the path is thought to carry.
+    pub target: Bitrate,
+    /// Video that was sent.
+    pub video: Bitrate,
+    /// Audio that was sent.
+    pub audio: Bitrate,
 }
 
 /// What a shard knows of one layer of a stream.
@@ -384,5 +427,7 @@ impl Census {
     }
 }
 
+/// How often a viewer's rates are reported.
+pub const VIEWER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
 /// How often a home shard reports its streams' figures.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);

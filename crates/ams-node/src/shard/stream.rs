@@ -66,8 +66,14 @@ pub struct Stream {
     pub links: Vec<(LinkId, u32)>,
     /// Shards fed with it.
     pub replicas: Vec<ShardNo>,
-    /// Packets of this turn, not fanned out yet.
+    /// Packets of this turn.
     pub pending: Vec<Arc<MediaPacket>>,
+    /// Packets of former turns, too, which viewers did not get yet.
+    pub held: Vec<Arc<MediaPacket>>,
+    /// Since when there are any.
+    pub held_since: Option<Instant>,
+    /// The last packet of a picture is among them.
+    pub held_whole: bool,
     live: bool,
     went_live: bool,
     has_video: bool,
@@ -122,6 +128,9 @@ impl Stream {
             links: Vec::new(),
             replicas: Vec::new(),
             pending: Vec::new(),
+            held: Vec::new(),
+            held_since: None,
+            held_whole: false,
             live: false,
             went_live: false,
             has_video,
@@ -193,6 +202,12 @@ impl Stream {
         }
         self.pending.push(packet);
         true
+    }
+
+    /// Whether a packet completes a picture.
+    pub fn ends_picture(&self, packet: &MediaPacket) -> bool {
+        let is_video = |layer: &Layer| layer.codec.kind() == MediaKind::Video;
+        packet.marker && self.layer(packet.track, packet.layer).is_some_and(is_video)
     }
 
     /// The publisher's transport is up. Returns whether that alone makes the stream live: no media will ever come.

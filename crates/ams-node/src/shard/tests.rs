@@ -8,9 +8,11 @@ use std::sync::Arc;
 use ams_media::MediaPacket;
 use ams_rtc::ice::IceCredentials;
 use ams_rtc::rtcp::{self, SenderInfo};
+use ams_rtc::rtp::HeaderFields;
 use ams_rtc::transport::CloseReason;
-use ams_types::{Epoch, ExtSeq, MediaKind, Ssrc};
+use ams_types::{Epoch, ExtSeq, MediaKind, Pt, Ssrc};
 
+use super::fan_out::{HOLD, HOLD_VIEWERS_MIN};
 use super::protocol::{PeerId, ShardCommand, ShardEvent, ShardMedia, ShardNo};
 use harness::{AUDIO, Got, VIDEO, World, key, ms, payload};
 
@@ -118,6 +120,29 @@ fn a_viewer_gets_every_packet_intact_under_its_own_numbers() {
     assert_numbered(&sound);
     assert!(pictures.windows(2).all(|p| p[1].timestamp.wrapping_sub(p[0].timestamp) == 3000));
     assert!(pictures.iter().all(|p| p.ssrc == Ssrc(0x10_0000 + viewer as u32)));
+}
+
+#[test]
+fn with_many_viewers_a_picture_goes_out_whole() {
+    let mut world = World::new(1);
+    let (publisher, _) = world.publisher(0, "s", 1, &BOTH);
+    world.send(publisher, VIDEO, 1, 3000, true);
+    let viewers: Vec<usize> = (0..HOLD_VIEWERS_MIN).map(|_| world.viewer(0, "s", true).0).collect();
+    let got = |world: &World| -> Vec<usize> { viewers.iter().map(|v| world.clients[*v].of(V).len()).collect() };
+    let part = |world: &mut World, seq: u16, marker: bool| {
+        let fields = HeaderFields { marker, pt: Pt(0), seq, timestamp: 6000, ssrc: VIDEO };
+        world.send_rtp(publisher, u64::from(seq), fields, &payload(VIDEO, seq, false));
+        world.settle();
+    };
+    part(&mut world, 2, false);
+    part(&mut world, 3, false);
+    assert_eq!(got(&world), [1; HOLD_VIEWERS_MIN], "nobody can decode half a picture");
+    part(&mut world, 4, true);
+    assert_eq!(got(&world), [4; HOLD_VIEWERS_MIN]);
+    part(&mut world, 5, false);
+    world.now += HOLD;
+    world.settle();
+    assert_eq!(got(&world), [5; HOLD_VIEWERS_MIN], "what follows is late: nothing waits for it any longer");
 }
 
 /// Nine seconds of pictures since the last keyframe, one packet each.

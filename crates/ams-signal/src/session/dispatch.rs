@@ -49,6 +49,11 @@ impl Session {
                     self.effect(Effect::RemoteCandidate { leg, candidate });
                 }
             }
+            Command::Steer(steer) => {
+                if let Some(leg) = self.viewers.get(&stream).copied() {
+                    self.effect(Effect::Steer { leg, steer });
+                }
+            }
             Command::GetStreamInfo => self.ask(stream, Ask::StreamInfo),
             Command::GetTrackList => self.ask(stream, Ask::TrackList),
             Command::GetBroadcastObject => self.ask(stream, Ask::Broadcast),

@@ -8,7 +8,7 @@ use std::time::Instant;
 use ams_types::StreamId;
 
 use super::Session;
-use crate::effect::{Ask, Effect, End, Event, Leg, Refusal};
+use crate::effect::{Ask, Effect, End, Event, Leg, Rates, Refusal};
 use crate::leg::{LegState, Phase, Role};
 use crate::server::{ErrorFrame, Notification, Rendition, ServerMessage};
 use crate::words;
@@ -26,6 +26,8 @@ impl Session {
             Event::ViewerOffer { leg, sdp, id_mapping } => self.viewer_offer(leg, sdp, id_mapping),
             Event::Refused { leg, refusal } => self.refused(leg, refusal),
             Event::Started { leg, restored } => self.started(leg, restored),
+            Event::Measured { leg, rates } => self.measured(leg, rates),
+            Event::Resized { leg, height } => self.resized(leg, height),
             Event::Ended { leg, end } => self.ended(leg, end),
             Event::Closed { leg } => {
                 if let Some((wish, subscriber)) = self.closing.remove(&leg).and_then(|closing| closing.then) {
@@ -108,6 +110,34 @@ impl Session {
             }
             Phase::Opening { .. } | Phase::AwaitingSdp | Phase::Started => {}
         }
+    }
+
+    /// The stream of a viewer that plays.
+    fn playing(&self, leg: Leg) -> Option<String> {
+        let state = self.legs.get(&leg)?;
+        (state.role == Role::Viewer && matches!(state.phase, Phase::Started)).then(|| state.stream.to_string())
+    }
+
+    fn measured(&mut self, leg: Leg, rates: Rates) {
+        let Some(stream_id) = self.playing(leg) else { return };
+        self.send(Notification {
+            definition: words::BITRATE_MEASUREMENT.into(),
+            stream_id: Some(stream_id),
+            target_bitrate: Some(rates.target),
+            video_bitrate: Some(rates.video),
+            audio_bitrate: Some(rates.audio),
+            ..Default::default()
+        });
+    }
+
+    fn resized(&mut self, leg: Leg, height: u32) {
+        let Some(stream_id) = self.playing(leg) else { return };
+        self.send(Notification {
+            definition: words::RESOLUTION_CHANGE_INFO.into(),
+            stream_id: Some(stream_id),
+            stream_height: Some(height),
+            ..Default::default()
+        });
     }
 
     fn ended(&mut self, leg: Leg, end: End) {

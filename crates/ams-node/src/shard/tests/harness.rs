@@ -23,7 +23,8 @@ use ams_types::{Codec, CodecParams, Epoch, MediaKind, Mid, Pt, Ssrc, StreamKey, 
 use bytes::BytesMut;
 use tokio::sync::mpsc;
 
-use crate::shard::core::{PUMP, PUMPS_PER_TICK, ShardCore};
+use crate::shard::core::{PUMPS_PER_TICK, ShardCore};
+use crate::shard::fan_out::PUMP;
 use crate::shard::links::{LinkOut, Links};
 use crate::shard::protocol::{Census, LinkId, LinkSide, PeerId, ShardCommand, ShardEvent, ShardMedia, ShardNo};
 use crate::shard::sinks::Socket;
@@ -256,7 +257,7 @@ impl World {
             channel_label: None,
         });
         let peer = self.next_peer();
-        self.command(shard, ShardCommand::AddViewer { peer, key: key(id), setup });
+        self.command(shard, ShardCommand::AddViewer { peer, key: key(id), setup, reported: true });
         (client, peer)
     }
 

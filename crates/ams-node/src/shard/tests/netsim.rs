@@ -15,7 +15,8 @@ use rand::{Rng, SeedableRng};
 
 use super::harness::{Got, VIDEO, World, ms};
 use super::{A, RTX, V};
-use crate::shard::core::{PUMP, PUMPS_PER_TICK};
+use crate::shard::core::PUMPS_PER_TICK;
+use crate::shard::fan_out::PUMP;
 
 /// How packets are lost.
 #[derive(Clone, Copy, Debug)]
