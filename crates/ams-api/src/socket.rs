@@ -28,6 +28,8 @@ use crate::problem::Problem;
 use crate::state::Shared;
 
 /// Time for the close frame to leave.
+/// Allocated for every socket, so small: most messages are far shorter, longer ones make it grow.
+const READ_BUFFER_LEN: usize = 2048;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time to end everything a socket had open.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,7 +68,8 @@ pub(crate) async fn upgrade(
     let caller = caller(Door::WebSocket, client, &headers);
     let span = info_span!("socket", %app);
     let task = state.tasks.token();
-    upgrade.max_message_size(MESSAGE_LEN_MAX).max_frame_size(MESSAGE_LEN_MAX).on_upgrade(move |socket| {
+    let upgrade = upgrade.max_message_size(MESSAGE_LEN_MAX).max_frame_size(MESSAGE_LEN_MAX);
+    upgrade.read_buffer_size(READ_BUFFER_LEN).write_buffer_size(0).on_upgrade(move |socket| {
         let run = async move {
             run(socket, state, app, caller).await;
             drop(task);
