@@ -98,6 +98,8 @@ pub(super) struct Client {
     pub(super) plis: Vec<Instant>,
     /// Sender reports that came.
     pub(super) reports: usize,
+    /// The NTP time of the last one, and when it came.
+    pub(super) last_report: Option<(u64, Instant)>,
     /// Goodbyes that came.
     pub(super) byes: usize,
     gone: bool,
@@ -194,6 +196,7 @@ impl World {
             refused: Vec::new(),
             plis: Vec::new(),
             reports: 0,
+            last_report: None,
             byes: 0,
             gone: false,
         });
@@ -486,7 +489,10 @@ impl Client {
                 for item in rtcp::parse(packet) {
                     match item.unwrap() {
                         Rtcp::Pli { .. } => self.plis.push(now),
-                        Rtcp::SenderReport(_) => self.reports += 1,
+                        Rtcp::SenderReport(report) => {
+                            self.reports += 1;
+                            self.last_report = Some((report.info.ntp, now));
+                        }
                         Rtcp::Bye(_) => self.byes += 1,
                         _ => {}
                     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::{Duration, Instant};
 
-use ams_rtc::rtcp::{self, ReportBlock};
+use ams_rtc::rtcp::{self, ReportBlock, SenderInfo};
 use ams_rtc::rtp::HeaderFields;
 use ams_rtc::twcc::FeedbackGenerator;
 use ams_types::{Pt, Ssrc};
@@ -107,6 +107,7 @@ pub(super) struct Source {
     plis_seen: usize,
     keyframe_wanted: bool,
     keyframe_interval: u64,
+    reported_at: Option<Instant>,
 }
 
 const PACKET_LEN: usize = 1100;
@@ -124,6 +125,7 @@ impl Source {
             plis_seen: 0,
             keyframe_wanted: true,
             keyframe_interval: u64::MAX,
+            reported_at: None,
         }
     }
 
@@ -152,6 +154,21 @@ impl Source {
                 }
             }
             self.frame += 1;
+        }
+        if self.reported_at.is_none_or(|at| world.now - at >= Duration::from_secs(1)) {
+            self.reported_at = Some(world.now);
+            let since = world.now - self.started;
+            let info = |layer: u32| SenderInfo {
+                ssrc: Ssrc(VIDEO.0 + layer),
+                ntp: (3_900_000_000 << 32) + (since.as_secs_f64() * 4_294_967_296.0) as u64,
+                rtp_timestamp: (since.as_secs_f64() * 90_000.0) as u32,
+                packets: 0,
+                octets: 0,
+            };
+            let mut compound = Vec::new();
+            (0..self.layers.len() as u32).for_each(|n| rtcp::write_sender_report(&mut compound, &info(n), &[]));
+            let sealed = world.clients[self.client].peer.seal_rtcp(&compound).unwrap();
+            world.carry(self.client, sealed);
         }
     }
 }
@@ -217,6 +234,8 @@ pub(super) struct Watcher {
     pub(super) shown: Vec<Shown>,
     stuck_since: Option<Instant>,
     asked_keyframe_at: Option<Instant>,
+    /// A browser learns it from its own reports; here it is told.
+    rtt: Duration,
     reported_at: Option<Instant>,
 }
 
@@ -237,6 +256,7 @@ impl Watcher {
             shown: Vec::new(),
             stuck_since: None,
             asked_keyframe_at: None,
+            rtt: ms(50),
             reported_at: None,
         }
     }
@@ -330,14 +350,14 @@ impl Watcher {
     }
 
     /// What the browser says now.
-    fn say(&mut self, now: Instant) -> Option<Vec<u8>> {
+    fn say(&mut self, now: Instant, last_report: Option<(u64, Instant)>) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         let mut seqs = Vec::new();
         self.missing.retain(|_, (_, _, times)| *times < 10);
         for (number, (since, asked, times)) in &mut self.missing {
             let due = match asked {
                 None => now - *since >= ms(5),
-                Some(asked) => now - *asked >= ms(60),
+                Some(asked) => now - *asked >= self.rtt + ms(10),
             };
             if due {
                 (*asked, *times) = (Some(now), *times + 1);
@@ -362,8 +382,9 @@ impl Watcher {
                 lost: 0,
                 highest_seq: 0,
                 jitter: 0,
-                last_sr: 0,
-                delay_since_last_sr: 0,
+                last_sr: last_report.map_or(0, |(ntp, _)| rtcp::ntp_middle(ntp)),
+                delay_since_last_sr: last_report
+                    .map_or(0, |(_, at)| (now.duration_since(at).as_secs_f64() * 65_536.0) as u32),
             };
             rtcp::write_receiver_report(&mut out, Ssrc(9), &[report]);
         }
@@ -400,7 +421,8 @@ impl Net {
         let mut world = World::new(1);
         let mut source = Source::new(&mut world, layers);
         source.run(&mut world);
-        let watcher = Watcher::new(&mut world);
+        let mut watcher = Watcher::new(&mut world);
+        watcher.rtt = rtt;
         Self {
             world,
             source,
@@ -443,7 +465,8 @@ impl Net {
                 self.world.arrive(viewer, datagram);
             }
             self.watcher.read(&self.world);
-            if let Some(compound) = self.watcher.say(now)
+            let last_report = self.world.clients[viewer].last_report;
+            if let Some(compound) = self.watcher.say(now, last_report)
                 && let Ok(sealed) = self.world.clients[viewer].peer.seal_rtcp(&compound)
             {
                 self.up.push(now, sealed);
