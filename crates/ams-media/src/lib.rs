@@ -22,6 +22,7 @@
 //! - [`rewrite`]: from source numbers to viewer numbers
 //! - [`egress`]: one track of one viewer, the call per viewer and packet
 
+pub mod bandwidth;
 pub mod clock;
 pub mod egress;
 pub mod ingest;
@@ -40,6 +41,7 @@ pub mod seq;
 mod testing;
 pub mod track;
 
+pub use bandwidth::BandwidthEstimator;
 pub use clock::ReportTime;
 pub use egress::{EgressCounters, Resend, ViewerTrack};
 pub use ingest::{ArrivedRtp, Ingested, LayerIngest};
