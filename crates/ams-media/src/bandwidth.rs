@@ -95,10 +95,11 @@ impl BandwidthEstimator {
         if arrived == 0 && lost == 0 {
             return;
         }
-        let acked = self.acked.rate();
         let usage = self.delay.usage();
+        let mut acked = self.acked.rate();
         if usage == Usage::Over {
             self.prober.on_congestion(now);
+            acked = acked.min(self.acked.recent()).or(acked);
         }
         self.rate.update(now, usage, acked, self.rtt);
         if let Some(found) = self.prober.poll_result(now)

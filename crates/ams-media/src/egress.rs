@@ -125,11 +125,14 @@ impl ViewerTrack {
     // --- feedback from the viewer ---
 
     /// Which packet a NACK for `viewer_seq` asks for; none if it is unknown, was sent again within the last `rtt`, or
-    /// too often.
+    /// too often. Nor from before the last switch: the keyframe there needs none of it.
     pub fn nack(&mut self, now: Instant, rtt: Duration, viewer_seq: u16) -> Option<Resend> {
         let found = self.rewriter.source_of(viewer_seq)?;
         // Rings hold the present run only.
-        if found.source.run != self.run || !self.resends.grant(now, rtt.max(RESEND_INTERVAL_MIN), found.viewer_seq) {
+        if found.source.run != self.run
+            || self.rewriter.is_before_switch(found.viewer_seq)
+            || !self.resends.grant(now, rtt.max(RESEND_INTERVAL_MIN), found.viewer_seq)
+        {
             return None;
         }
         self.counters.resent += 1;
@@ -154,6 +157,11 @@ impl ViewerTrack {
     /// Audio goes on with its next packet.
     pub fn skip_to_keyframe(&mut self) {
         self.selector.pause();
+    }
+
+    /// Forwards nothing until the next keyframe of the target layer: the present one is too much for the network.
+    pub fn wait_for_target(&mut self) {
+        self.selector.pause_for_target();
     }
 
     /// The stream's source begins anew (a new epoch, another publisher): its numbers have nothing to do with the former.

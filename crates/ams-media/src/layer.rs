@@ -118,6 +118,8 @@ pub enum Verdict {
 pub struct LayerSelector {
     current: Option<LayerNo>,
     target: Option<LayerNo>,
+    /// Only the target will do.
+    strict: bool,
 }
 
 impl LayerSelector {
@@ -130,7 +132,7 @@ impl LayerSelector {
     pub fn wants(&self, packet: &MediaPacket) -> Verdict {
         if self.current == Some(packet.layer) {
             Verdict::Forward
-        } else if packet.keyframe && (self.current.is_none() || self.target == Some(packet.layer)) {
+        } else if packet.keyframe && (self.target == Some(packet.layer) || (self.current.is_none() && !self.strict)) {
             Verdict::SwitchHere
         } else {
             Verdict::Drop
@@ -140,11 +142,18 @@ impl LayerSelector {
     /// The viewer is on this layer now.
     pub fn switched(&mut self, layer: LayerNo) {
         self.current = Some(layer);
+        self.strict = false;
     }
 
     /// The viewer has no layer until the next keyframe.
     pub fn pause(&mut self) {
         self.current = None;
+    }
+
+    /// The viewer has no layer until the target's next keyframe: any other is too much for its network.
+    pub fn pause_for_target(&mut self) {
+        self.current = None;
+        self.strict = self.target.is_some();
     }
 
     /// The layer the viewer is on; none while it waits for a keyframe.
@@ -242,7 +251,7 @@ mod tests {
             ("target, keyframe", Some(0), Some(1), key(1), Verdict::SwitchHere),
             ("neither", Some(0), Some(1), key(2), Verdict::Drop),
         ] {
-            let selector = LayerSelector { current: current.map(LayerNo), target: target.map(LayerNo) };
+            let selector = LayerSelector { current: current.map(LayerNo), target: target.map(LayerNo), strict: false };
             assert_eq!(selector.wants(&packet), want, "{name}");
         }
     }
@@ -256,7 +265,7 @@ mod tests {
             ("content without a target", Some(1), None, None),
             ("on its way", Some(1), Some(2), Some(2)),
         ] {
-            let selector = LayerSelector { current: current.map(LayerNo), target: target.map(LayerNo) };
+            let selector = LayerSelector { current: current.map(LayerNo), target: target.map(LayerNo), strict: false };
             assert_eq!(selector.waiting_keyframe(), want.map(LayerNo), "{name}");
         }
     }

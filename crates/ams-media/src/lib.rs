@@ -18,11 +18,13 @@
 //!
 //! Fan-out and egress:
 //! - [`ring`]: recent packets of a layer, for NACKs of viewers
-//! - [`layer`]: which layer a viewer gets
+//! - [`bandwidth`]: what the path to a viewer carries
+//! - [`choice`], [`layer`]: which layer a viewer is to get, and when it can change
 //! - [`rewrite`]: from source numbers to viewer numbers
 //! - [`egress`]: one track of one viewer, the call per viewer and packet
 
 pub mod bandwidth;
+pub mod choice;
 pub mod clock;
 pub mod egress;
 pub mod ingest;
@@ -42,6 +44,7 @@ mod testing;
 pub mod track;
 
 pub use bandwidth::BandwidthEstimator;
+pub use choice::{Choice, LayerChoice, LayerOffer};
 pub use clock::ReportTime;
 pub use egress::{EgressCounters, Resend, ViewerTrack};
 pub use ingest::{ArrivedRtp, Ingested, LayerIngest};

@@ -217,6 +217,12 @@ impl SequenceRewriter {
         self.ranges.back().map(|range| source_timestamp.wrapping_add(range.timestamp_offset))
     }
 
+    /// Whether a viewer's number was given out before it last switched its source or resumed.
+    pub fn is_before_switch(&self, viewer_seq: ExtSeq) -> bool {
+        let switch = self.ranges.iter().rev().find(|range| range.after_switch);
+        switch.is_some_and(|range| viewer_seq.0 < range.viewer_first)
+    }
+
     /// Where the viewer is fed from now.
     pub fn source(&self) -> Option<Source> {
         self.ranges.back().map(|range| range.source)

@@ -14,11 +14,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ams_media::{MediaPacket, PacketRing, SourceClock, ViewerTrack};
+use ams_media::bandwidth::Usage;
+use ams_media::{
+    BandwidthEstimator, Choice, LayerChoice, LayerOffer, MediaPacket, PacketRing, SourceClock, ViewerTrack,
+};
 use ams_types::{Bitrate, ExtSeq, LayerNo, MediaKind, Ssrc, TrackNo};
 use bytes::Bytes;
 use catch_up::CatchUp;
-use egress::Egress;
+use egress::{Egress, Shared};
 pub use feedback::Feedback;
 use feedback::Reader;
 use setup::fixed_bytes_without_rtx;
@@ -27,6 +30,7 @@ use stats::Heard;
 pub use stats::{Stages, TrackStats, ViewerStats};
 
 use crate::dtls::DtlsIdentity;
+use crate::ext::Ext;
 use crate::ice::IceCredentials;
 use crate::rtcp::{self, SenderInfo, ntp_middle};
 use crate::sctp::ChannelId;
@@ -47,6 +51,14 @@ const REPORTS_KEPT: usize = 8;
 /// Packets one viewer gets sent again between two calls of [`Viewer::handle_timeout`]: 25 Mbit/s of 1200 bytes. More is
 /// no loss any more but a viewer that asks for everything.
 const RESENDS_PER_TURN: u32 = 256;
+/// Believed of a path until it is measured: a viewer begins with a good picture where there are layers to fall back to.
+const ESTIMATE_START: Bitrate = Bitrate(2_500_000);
+/// Kept free for sound, bit/s.
+const SOUND_RATE: u64 = 40_000;
+/// A probe's debt below this is paid later.
+const PROBE_PACKET_BYTES: u64 = 200;
+/// Bytes that may always be sent again in one go.
+const RESEND_CREDIT_MIN: u64 = 6_000;
 /// Data channels of one viewer that messages go to.
 const CHANNELS_KEPT: usize = 4;
 /// Canonical name in RTCP: one per node is enough, tracks of one stream share it (RFC 7022).
@@ -71,6 +83,9 @@ pub enum ViewerEvent {
 struct Track {
     setup: EgressTrack,
     numbering: ViewerTrack,
+    choice: LayerChoice,
+    /// The choice is to send nothing of it.
+    starved: bool,
     /// The viewer wants it; if not, nothing of it is sent.
     on: bool,
     /// The viewer is behind the live packets and is fed from the ring.
@@ -87,6 +102,8 @@ impl Track {
     fn new(setup: EgressTrack) -> Self {
         Self {
             numbering: ViewerTrack::new(setup.codec.clock_rate(), rand::random::<u16>() & 0x7fff, rand::random()),
+            choice: LayerChoice::default(),
+            starved: false,
             on: true,
             behind: None,
             rtx_seq: u64::from(rand::random::<u16>() & 0x7fff),
@@ -99,6 +116,26 @@ impl Track {
 
     fn is_sent(&self) -> bool {
         self.setup.accepted && self.on
+    }
+
+    /// Follows a choice. `is_over`: the path is full already, so that a layer that is too much must stop now.
+    fn take(&mut self, choice: Choice, is_over: bool) {
+        self.starved = self.choice.is_sound_only();
+        match choice.layer {
+            _ if self.starved => {
+                self.behind = None;
+                self.numbering.skip_to_keyframe();
+            }
+            // Nothing came yet.
+            None => {}
+            Some(layer) => {
+                self.numbering.set_target(layer);
+                if is_over && self.numbering.layer().is_some_and(|present| present != layer) {
+                    self.behind = None;
+                    self.numbering.wait_for_target();
+                }
+            }
+        }
     }
 
     /// Sends one packet, if the viewer gets it.
@@ -115,8 +152,11 @@ pub struct Viewer {
     tracks: Vec<Track>,
     channel_label: Option<String>,
     channels: Vec<ChannelId>,
-    transport_seq: u16,
+    shared: Shared,
     resends_left: u32,
+    /// Bytes that may be sent again, and when they were last credited.
+    resend_credit: u64,
+    resends_at: Instant,
     rtt: Option<Duration>,
     reports: VecDeque<(u32, Instant)>,
     reported_at: Option<Instant>,
@@ -124,6 +164,13 @@ pub struct Viewer {
     scratch: Vec<u8>,
     malformed: u64,
     stages: Stages,
+    /// The rate the path is to be tried at, if a probe may be made.
+    wanted: Option<Bitrate>,
+    /// Bytes sent when a probe was last paid, and what it is owed.
+    probe_mark: u64,
+    probe_owed: u64,
+    /// What the chosen layers send, bit/s.
+    budget: u64,
     events: VecDeque<ViewerEvent>,
 }
 
@@ -140,8 +187,10 @@ impl Viewer {
             tracks,
             channel_label: setup.channel_label,
             channels: Vec::new(),
-            transport_seq: 0,
+            shared: Shared::new(),
             resends_left: RESENDS_PER_TURN,
+            resend_credit: u64::MAX,
+            resends_at: now,
             rtt: None,
             reports: VecDeque::new(),
             reported_at: None,
@@ -149,6 +198,10 @@ impl Viewer {
             scratch: Vec::new(),
             malformed: 0,
             stages: Stages::new(now),
+            wanted: None,
+            probe_mark: 0,
+            probe_owed: 0,
+            budget: 0,
             events: VecDeque::new(),
         }
     }
@@ -184,9 +237,8 @@ impl Viewer {
         if !self.transport.is_connected() {
             return false;
         }
-        let Some(track) = self.tracks.iter_mut().find(|t| t.setup.no == packet.track && t.is_sent()) else {
-            return false;
-        };
+        let wanted = |t: &&mut Track| t.setup.no == packet.track && t.is_sent() && !t.starved;
+        let Some(track) = self.tracks.iter_mut().find(wanted) else { return false };
         if let Some(behind) = &track.behind
             && behind.will_come_to(packet)
         {
@@ -198,7 +250,7 @@ impl Viewer {
             track.numbering.skip_to_keyframe();
         }
         let layer = track.numbering.layer();
-        let mut egress = Egress { transport: &self.transport, transport_seq: &mut self.transport_seq, tx, sink };
+        let mut egress = Egress { now, transport: &self.transport, shared: &mut self.shared, tx, sink };
         let sent = track.forward(packet, &mut egress);
         if sent && layer != track.numbering.layer() && track.setup.codec.kind() == MediaKind::Video {
             // What follows may be in the ring already, if this packet came late.
@@ -233,7 +285,7 @@ impl Viewer {
         sink: &mut dyn DatagramSink,
     ) -> u64 {
         let mut count = 0;
-        let mut egress = Egress { transport: &self.transport, transport_seq: &mut self.transport_seq, tx, sink };
+        let mut egress = Egress { now, transport: &self.transport, shared: &mut self.shared, tx, sink };
         for track in &mut self.tracks {
             let Some(mut behind) = track.behind.take() else { continue };
             let Some((ring, live_rate)) = ring_of(track.setup.no, behind.layer()) else { continue };
@@ -250,9 +302,45 @@ impl Viewer {
         count
     }
 
+    /// What may be sent again until the next call: what the path carries beyond the media, and a share of it always. On a
+    /// path that is full, answers to all NACKs would keep it full.
+    fn refill_resends(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(std::mem::replace(&mut self.resends_at, now));
+        let Some(estimate) = self.estimate() else {
+            self.resend_credit = u64::MAX;
+            return;
+        };
+        let rate = estimate.0.saturating_sub(self.budget).max(estimate.0 / 5);
+        let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let most = (rate / 8 / 4).max(RESEND_CREDIT_MIN);
+        self.resend_credit = self.resend_credit.min(most).saturating_add(rate.saturating_mul(millis) / 8000).min(most);
+    }
+
+    /// Adds what a probe of the path needs beyond the media; to be called with [`Self::catch_up`] while
+    /// [`Self::is_busy`], and every 100 ms or so otherwise.
+    pub fn probe(&mut self, now: Instant, tx: &mut TxBatch, sink: &mut dyn DatagramSink) {
+        let Some(bandwidth) = &mut self.shared.bandwidth else { return };
+        let bytes = bandwidth.poll_probe(now, self.wanted) as u64;
+        let media = self.shared.bytes - std::mem::replace(&mut self.probe_mark, self.shared.bytes);
+        let mut owed = (self.probe_owed + bytes).saturating_sub(media);
+        let padded = self.tracks.iter_mut().find_map(|t| Some((t.setup.accepted.then_some(t.setup.rtx)??, t)));
+        let Some((rtx, track)) = padded else { return };
+        let mut egress = Egress { now, transport: &self.transport, shared: &mut self.shared, tx, sink };
+        while owed >= PROBE_PACKET_BYTES {
+            owed = owed.saturating_sub(egress.padding(track, rtx).max(1) as u64);
+        }
+        self.probe_owed = if bytes == 0 { 0 } else { owed };
+        self.probe_mark = self.shared.bytes;
+    }
+
     /// Some track is fed from the ring.
     pub fn is_behind(&self) -> bool {
         self.tracks.iter().any(|t| t.behind.is_some())
+    }
+
+    /// It needs [`Self::catch_up`] and [`Self::probe`] every few milliseconds.
+    pub fn is_busy(&self) -> bool {
+        self.is_behind() || self.shared.bandwidth.as_ref().is_some_and(|b| b.is_probing())
     }
 
     /// Answers a NACK: finds the packet with `lookup` and sends it again, as RTX where negotiated. False if it was not.
@@ -270,8 +358,11 @@ impl Viewer {
         let Some(track) = self.tracks.iter_mut().find(|t| t.setup.no == track) else { return false };
         let Some(resend) = track.numbering.nack(now, rtt, seq) else { return false };
         let Some(packet) = lookup(resend.layer, resend.source_seq) else { return false };
+        let cost = packet.payload.len() as u64;
+        let Some(credit) = self.resend_credit.checked_sub(cost) else { return false };
         self.resends_left = left;
-        let mut egress = Egress { transport: &self.transport, transport_seq: &mut self.transport_seq, tx, sink };
+        self.resend_credit = credit;
+        let mut egress = Egress { now, transport: &self.transport, shared: &mut self.shared, tx, sink };
         let rewritten = resend.rewritten(packet);
         match track.setup.rtx {
             _ if !resend.sent => track.forward(packet, &mut egress),
@@ -301,6 +392,7 @@ impl Viewer {
         match self.transport.handle_datagram(now, from, local_ip, datagram) {
             Received::Rtcp(packet) => {
                 let mut reader = Reader {
+                    bandwidth: &mut self.shared.bandwidth,
                     tracks: &mut self.tracks,
                     reports: &self.reports,
                     rtt: &mut self.rtt,
@@ -318,6 +410,9 @@ impl Viewer {
             match event {
                 TransportEvent::Connected { .. } => {
                     self.stages.connected(now);
+                    if self.tracks.iter().any(|t| t.setup.exts.id(Ext::TransportCc).is_some()) {
+                        self.shared.bandwidth = Some(Box::new(BandwidthEstimator::new(now, ESTIMATE_START)));
+                    }
                     if let Some(label) = self.channel_label.take() {
                         // Refused only for a label too long or a closed transport; then there is no channel.
                         let _ = self.transport.open_channel(now, &label);
@@ -342,6 +437,13 @@ impl Viewer {
         self.transport.handle_timeout(now);
         self.drain_transport(now);
         self.resends_left = RESENDS_PER_TURN;
+        self.refill_resends(now);
+        if let Some(bandwidth) = &mut self.shared.bandwidth {
+            bandwidth.on_timeout(now);
+            if let Some(rtt) = self.rtt {
+                bandwidth.on_rtt(rtt);
+            }
+        }
         let interval = if self.reports_sent < REPORTS_FIRST { REPORT_INTERVAL_FIRST } else { REPORT_INTERVAL };
         let due = self.reported_at.is_none_or(|at| now.saturating_duration_since(at) >= interval);
         if !due || !self.transport.is_connected() {
@@ -386,7 +488,7 @@ impl Viewer {
         let connected = self.transport.is_connected();
         self.tracks
             .iter()
-            .filter(move |t| connected && t.is_sent() && t.setup.codec.kind() == MediaKind::Video)
+            .filter(move |t| connected && t.is_sent() && !t.starved && t.setup.codec.kind() == MediaKind::Video)
             .filter_map(|t| Some((t.setup.no, t.numbering.waiting_keyframe()?)))
     }
 
@@ -415,11 +517,53 @@ impl Viewer {
     }
 
     /// Pictures of this height are wanted; 0 for what the network takes.
-    pub fn want_height(&mut self, _height: u32) {}
+    pub fn want_height(&mut self, height: u32) {
+        self.tracks.iter_mut().for_each(|track| track.choice.want_height(height));
+    }
 
     /// What the path to the viewer is thought to carry, once feedback told.
     pub fn estimate(&self) -> Option<Bitrate> {
-        None
+        self.shared.bandwidth.as_ref()?.estimate()
+    }
+
+    /// Chooses the layer of every video track. `offers` appends a track's living layers, from the lowest bitrate up, and
+    /// gives the best one. To be called every 100 ms or so, and when [`Self::is_over_budget`].
+    pub fn choose(&mut self, now: Instant, mut offers: impl FnMut(TrackNo, &mut Vec<LayerOffer>) -> Option<LayerNo>) {
+        let estimate = self.estimate();
+        let is_over = self.shared.bandwidth.as_ref().is_some_and(|b| b.usage() == Usage::Over);
+        let mut video = self.tracks.iter().filter(|t| t.is_sent() && t.setup.codec.kind() == MediaKind::Video).count();
+        let sound = self.tracks.iter().any(|t| t.is_sent() && t.setup.codec.kind() == MediaKind::Audio);
+        let mut left = estimate.map(|e| Bitrate(e.0.saturating_sub(if sound { SOUND_RATE } else { 0 })));
+        self.wanted = None;
+        self.budget = 0;
+        for track in &mut self.tracks {
+            if !track.is_sent() || track.setup.codec.kind() != MediaKind::Video {
+                continue;
+            }
+            let mut layers = Vec::new();
+            let best = offers(track.setup.no, &mut layers);
+            let share = left.map(|left| Bitrate(left.0 / video.max(1) as u64));
+            let choice = track.choice.choose(now, &layers, best, share);
+            track.take(choice, is_over);
+            let cost =
+                |layer| layers.iter().find(|offer| Some(offer.layer) == layer).map_or(0, |offer| offer.bitrate.0);
+            video -= 1;
+            left = left.map(|left| Bitrate(left.0.saturating_sub(cost(choice.layer))));
+            self.budget += cost(choice.layer);
+            if let Some(wanted) = choice.wanted {
+                self.wanted = Some(Bitrate(wanted.0 + if sound { SOUND_RATE } else { 0 }));
+            }
+        }
+    }
+
+    /// The estimate has fallen below what is sent: choose again now.
+    pub fn is_over_budget(&self) -> bool {
+        self.estimate().is_some_and(|estimate| estimate.0 < self.budget)
+    }
+
+    /// Pictures are left out because the path is too narrow for them.
+    pub fn is_sound_only(&self) -> bool {
+        self.tracks.iter().any(|t| t.is_sent() && t.choice.is_sound_only())
     }
 
     /// The video track's number and layer, while it has one.

@@ -6,6 +6,8 @@ use ams_types::Bitrate;
 
 /// Arrivals of this long are looked at.
 const WINDOW_US: i64 = 300_000;
+/// And of this long for the recent rate.
+const RECENT_US: i64 = 125_000;
 /// They are gathered in steps of this.
 const STEP_US: i64 = 25_000;
 
@@ -38,6 +40,18 @@ impl AckedRate {
         while self.steps.front().is_some_and(|(at, _)| *at + WINDOW_US < self.newest) {
             self.steps.pop_front();
         }
+    }
+
+    /// The rate of the last eighth of a second: what a path carries whose queue is filling.
+    pub(super) fn recent(&self) -> Option<Bitrate> {
+        let from = self.newest - RECENT_US;
+        let (mut bytes, mut first) = (0, None);
+        for (at, len) in self.steps.iter().filter(|(at, _)| *at >= from) {
+            first.get_or_insert(*at);
+            bytes += len;
+        }
+        let span = self.newest - first?;
+        (span >= RECENT_US / 2).then(|| Bitrate(bytes * 8_000_000 / span.unsigned_abs()))
     }
 
     /// The rate of the last third of a second; none before there is half of that to look at.

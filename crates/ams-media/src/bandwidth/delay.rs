@@ -23,7 +23,16 @@ const OUTLIER: f64 = 15.0;
 /// The slope must be over the threshold for this long to count, in ms.
 const OVER_MS: f64 = 10.0;
 /// A step of the viewer's clock: begin anew.
-const JUMP_US: i64 = 3_000_000;
+const JUMP_US: u64 = 3_000_000;
+/// A queue this long is too long however it came about, and short again below that.
+const QUEUE_LONG_US: i64 = 90_000;
+/// One packet alone may have been held up by something else.
+const QUEUE_PACKETS: u32 = 3;
+const QUEUE_SHORT_US: i64 = 50_000;
+/// The shortest delay of this long, twice over, is that of an empty queue.
+const BASE_US: i64 = 5_000_000;
+/// A queue that stays so long in spite of all is none: the path has become longer.
+const QUEUE_STAYS_US: i64 = 3_000_000;
 
 #[derive(Clone, Copy, Debug)]
 struct Group {
@@ -46,6 +55,47 @@ pub(super) struct DelayMonitor {
     over_count: u32,
     last_slope: f64,
     usage: Usage,
+    queue: Queue,
+}
+
+/// How long packets wait on the path, against the shortest delay seen lately.
+#[derive(Debug, Default)]
+struct Queue {
+    /// Start of the present window on the viewer's clock, its shortest delay, and that of the window before.
+    window: Option<i64>,
+    shortest: i64,
+    before: i64,
+    long_packets: u32,
+    long_since: Option<i64>,
+}
+
+impl Queue {
+    /// Takes a packet's delay, between two clocks.
+    fn add(&mut self, delay: i64, arrival: i64) {
+        let window = *self.window.get_or_insert_with(|| {
+            (self.shortest, self.before) = (delay, delay);
+            arrival
+        });
+        if arrival.saturating_sub(window) > BASE_US {
+            (self.window, self.before, self.shortest) = (Some(arrival), self.shortest, delay);
+        }
+        self.shortest = self.shortest.min(delay);
+        let queue = delay.saturating_sub(self.shortest.min(self.before));
+        match self.long_since {
+            Some(since) if queue > QUEUE_SHORT_US && arrival.saturating_sub(since) < QUEUE_STAYS_US => {}
+            Some(_) if queue > QUEUE_SHORT_US => *self = Self::default(),
+            Some(_) => (self.long_since, self.long_packets) = (None, 0),
+            None if queue > QUEUE_LONG_US => {
+                self.long_packets += 1;
+                self.long_since = (self.long_packets >= QUEUE_PACKETS).then_some(arrival);
+            }
+            None => self.long_packets = 0,
+        }
+    }
+
+    fn is_long(&self) -> bool {
+        self.long_since.is_some()
+    }
 }
 
 impl Default for DelayMonitor {
@@ -63,25 +113,30 @@ impl Default for DelayMonitor {
             over_count: 0,
             last_slope: 0.0,
             usage: Usage::Normal,
+            queue: Queue::default(),
         }
     }
 }
 
 impl DelayMonitor {
     pub(super) fn usage(&self) -> Usage {
-        self.usage
+        if self.queue.is_long() { Usage::Over } else { self.usage }
     }
 
     /// A packet sent at `sent` arrived at `arrival`: both in microseconds, on two clocks.
     pub(super) fn add(&mut self, sent: i64, arrival: i64) {
+        self.queue.add(arrival.saturating_sub(sent), arrival);
         let Some(group) = &mut self.group else {
             self.group = Some(Group { first_sent: sent, last_sent: sent, last_arrival: arrival });
             return;
         };
-        if (arrival - group.last_arrival).abs() > JUMP_US {
-            let threshold = self.threshold;
-            *self = Self { threshold, ..Self::default() };
-            return self.add(sent, arrival);
+        if arrival.saturating_sub(group.last_arrival).unsigned_abs() > JUMP_US {
+            *self = Self {
+                threshold: self.threshold,
+                group: Some(Group { first_sent: sent, last_sent: sent, last_arrival: arrival }),
+                ..Self::default()
+            };
+            return;
         }
         if sent < group.first_sent {
             return;

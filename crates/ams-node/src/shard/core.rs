@@ -18,18 +18,16 @@ use ams_rtc::publisher::{Publisher, PublisherEvent, PublisherSetup};
 use ams_rtc::transport::{CloseReason, Transmit};
 use ams_rtc::tx::TxBatch;
 use ams_rtc::viewer::{Feedback, Viewer, ViewerEvent, ViewerSetup};
-use ams_types::{Bitrate, Epoch, LayerNo, MediaKind, StreamKey, TrackNo};
+use ams_types::{Epoch, LayerNo, MediaKind, StreamKey, TrackNo};
 use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::mpsc;
 
 use super::links::Links;
-use super::protocol::{
-    Census, PeerId, REPORT_INTERVAL, ShardCommand, ShardEvent, ShardMedia, VIEWER_REPORT_INTERVAL, ViewerRates,
-    ViewerSteer,
-};
-use super::sinks::{Intake, Out, Socket};
+use super::protocol::{Census, PeerId, REPORT_INTERVAL, ShardCommand, ShardEvent, ShardMedia, ViewerSteer};
+use super::sinks::{Intake, Socket};
 use super::stream::{Source, Stream};
+use super::viewers::Reported;
 
 pub(super) enum Role {
     Publisher(Box<Publisher>),
@@ -37,7 +35,7 @@ pub(super) enum Role {
 }
 
 pub(super) struct Peer {
-    id: PeerId,
+    pub(super) id: PeerId,
     pub(super) stream: usize,
     ufrags: Vec<Box<str>>,
     addresses: Vec<(SocketAddr, IpAddr)>,
@@ -46,16 +44,8 @@ pub(super) struct Peer {
     /// How long its first picture took has been counted.
     picture_counted: bool,
     /// Its last report, if its rates are to be reported.
-    report: Option<Reported>,
+    pub(super) report: Option<Reported>,
     pub(super) role: Role,
-}
-
-/// What was last reported of a viewer.
-struct Reported {
-    at: Instant,
-    /// Bytes of video and audio sent until then.
-    bytes: (u64, u64),
-    height: u32,
 }
 
 /// Addresses one peer's datagrams may come from at one time, more than it can have validated.
@@ -82,9 +72,9 @@ pub struct ShardCore {
     pub(super) tx: TxBatch,
     pub(super) socket: Rc<dyn Socket>,
     pub(super) siblings: Vec<Option<mpsc::Sender<ShardMedia>>>,
-    events: mpsc::Sender<ShardEvent>,
+    pub(super) events: mpsc::Sender<ShardEvent>,
     pub(super) backlog: VecDeque<ShardEvent>,
-    feedback: Vec<Feedback>,
+    pub(super) feedback: Vec<Feedback>,
     pub(super) scratch: Vec<usize>,
     tick_no: u64,
     reported_at: Option<Instant>,
@@ -172,8 +162,13 @@ impl ShardCore {
             Role::Viewer(viewer) => {
                 self.feedback.clear();
                 viewer.handle_datagram(now, from, local_ip, data, &mut self.feedback);
+                let is_over = viewer.is_over_budget();
                 if !self.feedback.is_empty() {
                     self.answer_feedback(now, index);
+                }
+                if is_over {
+                    self.choose_layers(now, index);
+                    self.ask_keyframes_of(now, index);
                 }
             }
         }
@@ -267,37 +262,6 @@ impl ShardCore {
         }
     }
 
-    fn answer_feedback(&mut self, now: Instant, index: usize) {
-        let feedback = std::mem::take(&mut self.feedback);
-        for item in &feedback {
-            let Some(peer) = self.peers.get_mut(index) else { break };
-            let stream = peer.stream;
-            let Role::Viewer(viewer) = &mut peer.role else { break };
-            match *item {
-                Feedback::Lost { track, seq } => {
-                    let Some(s) = self.streams.get(stream) else { continue };
-                    let mut out = Out { socket: &*self.socket, blocked: &mut self.counts.send_blocked };
-                    let sent = viewer.retransmit(
-                        now,
-                        track,
-                        seq,
-                        |layer, seq| s.layer(track, layer)?.ring.get(seq),
-                        &mut self.tx,
-                        &mut out,
-                    );
-                    self.counts.retransmissions += u64::from(sent);
-                }
-                Feedback::KeyframeWanted { track } => {
-                    let layer = viewer.layer_of(track);
-                    self.request_keyframe(now, stream, track, layer);
-                }
-            }
-        }
-        let mut out = Out { socket: &*self.socket, blocked: &mut self.counts.send_blocked };
-        self.tx.flush(&mut out);
-        self.feedback = feedback;
-    }
-
     // --- media -------------------------------------------------------------------------------------------------------
 
     /// Takes packets from a relay link or another shard.
@@ -363,29 +327,6 @@ impl ShardCore {
 
     // --- keyframes ---------------------------------------------------------------------------------------------------
 
-    /// A viewer that waits for a keyframe begins with the run since the last one, if that is here; a new one is asked
-    /// for unless the run is fresh. Whichever comes first is what the viewer goes on with.
-    fn ask_keyframes_of(&mut self, now: Instant, index: usize) {
-        let Some(Peer { stream, role: Role::Viewer(viewer), .. }) = self.peers.get_mut(index) else { return };
-        let at = *stream;
-        let wanted: Vec<_> = viewer.keyframes_wanted().collect();
-        let mut asks = Vec::new();
-        for (track, layer) in wanted {
-            let Some(found) = self.streams.get(at).and_then(|s| s.layer(track, layer)) else { continue };
-            let began = viewer.begin(now, track, layer, &found.ring);
-            let fresh = found.ring.run_ticks().is_some_and(|run| run <= found.codec.clock_rate());
-            if !(began && fresh) {
-                asks.push((track, layer));
-            }
-        }
-        if viewer.is_behind() {
-            self.start_catching_up(now, index);
-        }
-        for (track, layer) in asks {
-            self.request_keyframe(now, at, track, layer);
-        }
-    }
-
     /// Someone needs a keyframe. At most one request per layer and window goes on towards the publisher.
     pub(super) fn request_keyframe(&mut self, now: Instant, index: usize, track: TrackNo, layer: LayerNo) {
         let send = self
@@ -450,6 +391,7 @@ impl ShardCore {
             }
             self.after(now, index, None);
             if (self.tick_no + index as u64).is_multiple_of(VIEWER_TICKS) {
+                self.choose_layers(now, index);
                 self.ask_keyframes_of(now, index);
                 self.report_viewer(now, index);
             }
@@ -490,31 +432,6 @@ impl ShardCore {
         self.flush(now);
     }
 
-    /// Tells the control runtime how a viewer fares, every few seconds and when its picture changes its size.
-    fn report_viewer(&mut self, now: Instant, index: usize) {
-        let Some(peer) = self.peers.get_mut(index) else { return };
-        let (Role::Viewer(viewer), Some(stream), Some(last)) =
-            (&peer.role, self.streams.get(peer.stream), &mut peer.report)
-        else {
-            return;
-        };
-        let elapsed = now.saturating_duration_since(last.at);
-        if elapsed < VIEWER_REPORT_INTERVAL || viewer.stages().connected.is_none() {
-            return;
-        }
-        let rate = |bytes: u64, before: u64| {
-            Bitrate(u64::try_from(u128::from(bytes - before) * 8_000_000 / elapsed.as_micros()).unwrap_or(u64::MAX))
-        };
-        let bytes = viewer.bytes_sent();
-        let (video, audio) = (rate(bytes.0, last.bytes.0), rate(bytes.1, last.bytes.1));
-        let height = viewer.video_layer().and_then(|(track, layer)| stream.layer(track, layer)).map_or(0, |l| l.size.1);
-        let resized = (height != 0 && last.height != 0 && height != last.height).then_some(height);
-        *last = Reported { at: now, bytes, height: if height == 0 { last.height } else { height } };
-        let target = viewer.estimate().unwrap_or(Bitrate(video.0 + audio.0));
-        let rates = ViewerRates { target, video, audio };
-        let _ = self.events.try_send(ShardEvent::ViewerReport { peer: peer.id, rates, resized });
-    }
-
     // --- commands ----------------------------------------------------------------------------------------------------
 
     /// One command of the control runtime. Links are added by the shell, which owns their tasks.
@@ -532,6 +449,7 @@ impl ShardCore {
                         ViewerSteer::Height(height) => viewer.want_height(height),
                         ViewerSteer::Switch { kind, on } => viewer.switch(kind, on),
                     }
+                    self.choose_layers(now, index);
                     self.ask_keyframes_of(now, index);
                 }
             }
@@ -624,11 +542,7 @@ impl ShardCore {
         let ufrag = setup.transport.local.ufrag().into();
         let mut viewer = Viewer::new(now, &self.identity, setup);
         if let Some(stream) = self.streams.get(stream) {
-            for track in &stream.tracks.tracks {
-                if let Some(best) = stream.best_layer(track.no) {
-                    viewer.set_target(track.no, best);
-                }
-            }
+            viewer.choose(now, |track, offers| stream.offers(now, track, offers));
         }
         let index = self.add_peer(id, stream, ufrag, Role::Viewer(Box::new(viewer)));
         if reported && let Some(peer) = self.peers.get_mut(index) {

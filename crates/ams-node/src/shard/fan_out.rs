@@ -95,7 +95,6 @@ impl ShardCore {
         }
         if stream.viewers.is_empty() {
             stream.pending.clear();
-            stream.retargets.clear();
             return;
         }
         if stream.held.is_empty() {
@@ -110,7 +109,6 @@ impl ShardCore {
     fn fan_out(&mut self, now: Instant, index: usize) -> Option<Instant> {
         let stream = self.streams.get_mut(index)?;
         let mut packets = std::mem::take(&mut stream.held);
-        let mut retargets = std::mem::take(&mut stream.retargets);
         stream.held_since = None;
         stream.held_whole = false;
         // Viewers may go on with these packets and need what follows at once.
@@ -119,9 +117,6 @@ impl ShardCore {
         for &index in &stream.viewers {
             let Some(peer) = self.peers.get_mut(index) else { continue };
             if let Role::Viewer(viewer) = &mut peer.role {
-                for &(track, layer) in &retargets {
-                    viewer.set_target(track, layer);
-                }
                 for packet in &packets {
                     self.counts.egress_packets += u64::from(viewer.forward(now, packet, &mut self.tx, &mut out));
                 }
@@ -138,10 +133,8 @@ impl ShardCore {
         self.scratch = began;
         let oldest = packets.iter().map(|p| p.ingest_at).min();
         packets.clear();
-        retargets.clear();
         if let Some(stream) = self.streams.get_mut(index) {
             stream.held = packets;
-            stream.retargets = retargets;
         }
         oldest
     }
@@ -174,9 +167,10 @@ impl ShardCore {
         let ring_of = |track, layer| Some((&stream.layer(track, layer)?.ring, stream.bitrate(track, layer)));
         let mut out = Out { socket: &*self.socket, blocked: &mut self.counts.send_blocked };
         self.counts.egress_packets += viewer.catch_up(now, ring_of, &mut self.tx, &mut out);
+        viewer.probe(now, &mut self.tx, &mut out);
         self.tx.flush(&mut out);
-        let is_behind = viewer.is_behind();
-        peer.catches_up &= is_behind;
-        is_behind
+        let is_busy = viewer.is_busy();
+        peer.catches_up &= is_busy;
+        is_busy
     }
 }

@@ -15,6 +15,7 @@ mod sinks;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod viewers;
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ams_media::track::{LAYERS_MAX, TRACKS_MAX};
 use ams_media::{
-    Insert, KeyframeThrottle, LayerMonitor, MediaPacket, PacketRing, RingLimits, SourceClock, StreamTracks,
+    Insert, KeyframeThrottle, LayerMonitor, LayerOffer, MediaPacket, PacketRing, RingLimits, SourceClock, StreamTracks,
 };
 use ams_types::{Bitrate, Codec, Epoch, LayerNo, MediaKind, StreamKey, TrackNo};
 
@@ -83,8 +83,6 @@ pub struct Stream {
     places: [u8; TRACKS_MAX * LAYERS_MAX],
     /// By track number.
     monitors: [LayerMonitor; TRACKS_MAX],
-    /// Tracks whose best layer changed this turn.
-    pub retargets: Vec<(TrackNo, LayerNo)>,
 }
 
 /// A stream with pictures is also called live when only sound came for this long.
@@ -138,13 +136,19 @@ impl Stream {
             layers,
             places,
             monitors: Default::default(),
-            retargets: Vec::new(),
         }
     }
 
-    /// The best layer of a track, once media told.
-    pub fn best_layer(&self, track: TrackNo) -> Option<LayerNo> {
-        self.monitors.get(usize::from(track.0))?.best()
+    /// Appends a track's living layers, from the lowest bitrate up. Returns the best one.
+    pub fn offers(&self, now: Instant, track: TrackNo, offers: &mut Vec<LayerOffer>) -> Option<LayerNo> {
+        let monitor = self.monitors.get(usize::from(track.0))?;
+        let alive = self.layers.iter().filter(|l| l.track == track && monitor.is_alive(now, l.no));
+        for layer in alive {
+            let bitrate = monitor.bitrate(layer.no);
+            offers.push(LayerOffer { layer: layer.no, bitrate, height: layer.size.1 });
+        }
+        offers.sort_unstable_by_key(|offer| offer.bitrate);
+        monitor.best()
     }
 
     /// What a layer's packets amount to now.
@@ -190,10 +194,8 @@ impl Stream {
                 layer.size = (size.width, size.height);
             }
         }
-        if let Some(monitor) = self.monitors.get_mut(usize::from(packet.track.0))
-            && let Some(best) = monitor.on_packet(now, &packet)
-        {
-            self.retargets.push((packet.track, best));
+        if let Some(monitor) = self.monitors.get_mut(usize::from(packet.track.0)) {
+            monitor.on_packet(now, &packet);
         }
         let first_at = *self.first_at.get_or_insert(now);
         if !self.live {
@@ -325,12 +327,13 @@ mod tests {
     fn a_layer_that_never_comes_is_nobodys_target() {
         let now = Instant::now();
         let mut stream = stream(now, vec![track(0, Codec::Vp8, 3)]);
-        assert_eq!(stream.best_layer(TrackNo(0)), None);
+        assert_eq!(stream.offers(now, TrackNo(0), &mut Vec::new()), None);
         for n in 0..200 {
             let now = now + Duration::from_millis(10 * n);
             stream.take(now, packet(now, 0, 1, 70_000 + n));
         }
-        assert_eq!(stream.best_layer(TrackNo(0)), Some(LayerNo(1)));
-        assert_eq!(stream.retargets, [(TrackNo(0), LayerNo(1))]);
+        let (end, mut offers) = (now + Duration::from_millis(2000), Vec::new());
+        assert_eq!(stream.offers(end, TrackNo(0), &mut offers), Some(LayerNo(1)));
+        assert_eq!(offers.iter().map(|offer| offer.layer).collect::<Vec<_>>(), [LayerNo(1)]);
     }
 }

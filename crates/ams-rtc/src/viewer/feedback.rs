@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use ams_media::BandwidthEstimator;
 use ams_types::{Ssrc, TrackNo};
 
 use super::Track;
@@ -29,6 +30,7 @@ pub enum Feedback {
 
 /// The parts of a viewer that reading RTCP needs while the transport lends the packet.
 pub(super) struct Reader<'a> {
+    pub(super) bandwidth: &'a mut Option<Box<BandwidthEstimator>>,
     pub(super) tracks: &'a mut Vec<Track>,
     pub(super) reports: &'a VecDeque<(u32, Instant)>,
     pub(super) rtt: &'a mut Option<Duration>,
@@ -55,6 +57,15 @@ impl Reader<'_> {
                     for (ssrc, _) in entries {
                         self.keyframe_wanted(ssrc, feedback);
                     }
+                }
+                Ok(Rtcp::TransportCc(report)) => {
+                    if let Some(bandwidth) = self.bandwidth {
+                        bandwidth.on_feedback(now, report.packets());
+                    }
+                }
+                Ok(Rtcp::Remb { bitrate, .. }) => {
+                    let new = || Box::new(BandwidthEstimator::new(now, bitrate));
+                    self.bandwidth.get_or_insert_with(new).on_remb(now, bitrate);
                 }
                 Ok(_) => {}
                 Err(_) => *self.malformed += 1,

@@ -505,3 +505,31 @@ fn what_a_path_loses_comes_again() {
         }
     }
 }
+
+#[test]
+fn a_narrow_path_gets_the_lowest_layer_and_the_top_comes_back() {
+    const LAYERS: [u64; 3] = [150_000, 500_000, 1_500_000];
+    for seed in 1..=10 {
+        let mut net = Net::new(seed, &LAYERS, ms(50), Loss::Random(if seed % 2 == 0 { 0.01 } else { 0.0 }));
+        net.down.rate = Some(4_000_000);
+        net.run(Duration::from_secs(10) + ms(37 * seed));
+        let layer = |net: &Net| net.watcher.shown.last().map(|shown| shown.layer);
+        assert_eq!(layer(&net), Some(2), "seed {seed}: a wide path carries the top");
+        let narrowed = net.world.now;
+        net.down.rate = Some(500_000);
+        net.run(Duration::from_secs(20));
+        let still = net.watcher.longest_still(narrowed, net.world.now);
+        let frames = net.watcher.shown.iter().filter(|s| s.at > narrowed).count();
+        println!("seed {seed}: narrow: longest still {still:?}, {frames} frames, layer {:?}", layer(&net));
+        assert_eq!(layer(&net), Some(0), "seed {seed}");
+        assert!(still <= ms(500), "seed {seed}: {still:?}");
+        let widened = net.world.now;
+        net.down.rate = Some(4_000_000);
+        net.run(Duration::from_secs(10));
+        let top = net.watcher.shown.iter().find(|s| s.at > widened && s.layer == 2).map(|s| s.at - widened);
+        let still = net.watcher.longest_still(widened, net.world.now);
+        println!("seed {seed}: wide again: top after {top:?}, longest still {still:?}");
+        assert!(top.is_some() && layer(&net) == Some(2), "seed {seed}: {:?}", layer(&net));
+        assert!(still <= ms(500), "seed {seed}: {still:?}");
+    }
+}
