@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use ams_types::{ExtSeq, LayerNo};
+use ams_types::{Codec, ExtSeq, LayerNo};
 
 use crate::layer::{LayerSelector, Verdict};
 use crate::packet::MediaPacket;
@@ -84,6 +84,11 @@ impl ViewerTrack {
             resends: Resends::default(),
             counters: EgressCounters::default(),
         }
+    }
+
+    /// The same, for a track of this codec.
+    pub fn for_codec(self, codec: Codec) -> Self {
+        Self { rewriter: self.rewriter.for_codec(codec), ..self }
     }
 
     // --- the media path ---
@@ -227,6 +232,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::payload::vp8_ids::Vp8Ids;
     use crate::ring::{PacketRing, RingLimits};
     use crate::testing::{ms, packet, start};
 
@@ -242,7 +248,7 @@ mod tests {
         assert_eq!(track.waiting_keyframe(), Some(LayerNo(0)));
         assert_eq!(track.forward(&packet(1, 0, now)), None);
         let first = track.forward(&packet(2, 3000, now).keyframe()).unwrap();
-        assert_eq!(first, Rewritten { seq: ExtSeq(100), timestamp: 7000 });
+        assert_eq!((first.seq, first.timestamp), (ExtSeq(100), 7000));
         assert_eq!(track.waiting_keyframe(), None);
         let counters = track.counters();
         assert_eq!((counters.packets, counters.bytes, counters.dropped_no_keyframe), (1, 100, 1));
@@ -275,13 +281,40 @@ mod tests {
     }
 
     #[test]
+    fn vp8_pictures_are_counted_on_over_a_layer_change_and_a_pause() {
+        let (mut track, now) = (track().for_codec(Codec::Vp8), start());
+        let picture = |seq: u64, layer: u8, picture: u16, key: bool| {
+            let [high, low] = picture.to_be_bytes();
+            let payload = vec![0x90, 0xc0, 0x80 | high, low, (picture & 0xff) as u8, u8::from(!key)];
+            let packet = packet(seq, seq as u32 * 3000, now + ms(33 * (seq % 100))).on_layer(layer);
+            MediaPacket { payload: payload.into(), ..if key { packet.keyframe() } else { packet } }
+        };
+        let mut got = Vec::new();
+        let mut take = |track: &mut ViewerTrack, packet: MediaPacket| {
+            let Some(rewritten) = track.forward(&packet) else { return };
+            let mut payload = packet.payload.to_vec();
+            rewritten.vp8.apply(&mut payload);
+            let again = track.nack(now, RTT, rewritten.seq.low16()).map(|resend| resend.rewritten(&packet));
+            assert_eq!(again, Some(rewritten), "sent again it is the same");
+            got.push(Vp8Ids::read(&payload).map(|ids| (ids.picture, ids.tl0().unwrap())).unwrap());
+        };
+        (0..3).for_each(|n| take(&mut track, picture(100 + n, 0, 0x7ffe + n as u16, n == 0)));
+        track.set_target(LayerNo(1));
+        (3..6).for_each(|n| take(&mut track, picture(500 + n, 1, 900 + n as u16, n == 3)));
+        track.skip_to_keyframe();
+        (6..20).for_each(|n| take(&mut track, picture(500 + n, 1, 900 + n as u16, n == 18)));
+        let want: Vec<_> = (0..8u16).map(|n| ((0x7ffe + n) & 0x7fff, (0xfe + n as u8 as u16) as u8)).collect();
+        assert_eq!(got, want);
+    }
+
+    #[test]
     fn a_slow_viewer_resumes_at_a_keyframe_without_a_gap() {
         let (mut track, now) = (track(), start());
         track.forward(&packet(1, 0, now).keyframe()).unwrap();
         track.skip_to_keyframe();
         assert_eq!(track.forward(&packet(2, 3000, now)), None);
         let next = track.forward(&packet(300, 900_000, now + ms(10_000)).keyframe()).unwrap();
-        assert_eq!(next, Rewritten { seq: ExtSeq(101), timestamp: 907_000 });
+        assert_eq!((next.seq, next.timestamp), (ExtSeq(101), 907_000));
         assert_eq!(track.forward(&packet(2, 3000, now)), None, "from before the pause");
     }
 
@@ -293,7 +326,7 @@ mod tests {
         assert_eq!(track.waiting_keyframe(), Some(LayerNo(0)));
         assert_eq!(track.nack(now, RTT, 100), None, "its packet belongs to a former source");
         let next = track.forward(&packet(3, 50, now + ms(2000)).keyframe()).unwrap();
-        assert_eq!(next, Rewritten { seq: ExtSeq(101), timestamp: 7000 + 180_000 });
+        assert_eq!((next.seq, next.timestamp), (ExtSeq(101), 7000 + 180_000));
     }
 
     #[test]
@@ -309,7 +342,8 @@ mod tests {
         assert!(resend.sent);
         let packet = ring.get(resend.source_seq).unwrap();
         assert_eq!(packet.seq, ExtSeq(3));
-        assert_eq!(resend.rewritten(packet), Rewritten { seq: ExtSeq(102), timestamp: 13_000 });
+        let again = resend.rewritten(packet);
+        assert_eq!((again.seq, again.timestamp), (ExtSeq(102), 13_000));
         for (name, after, seq, want) in [
             ("at once again", 0, 102, false),
             ("another meanwhile", 10, 103, true),

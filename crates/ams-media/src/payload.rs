@@ -8,6 +8,7 @@ mod bits;
 mod h264;
 mod h265;
 mod vp8;
+pub mod vp8_ids;
 mod vp9;
 
 use ams_types::Codec;

@@ -1,6 +1,7 @@
 //! From the numbers of sources to the numbers of one viewer.
 //!
-//! Owns what a viewer sees as one unbroken RTP stream: sequence numbers and timestamps of one track. Which packets a
+//! Owns what a viewer sees as one unbroken RTP stream: sequence numbers and timestamps of one track, and the numbers
+//! that VP8 payloads carry. Which packets a
 //! viewer gets is decided elsewhere; SSRC, payload type and extension ids are written by the transport.
 //!
 //! The rule all else serves: **a viewer's number stands for one source packet for ever**, and is given out once. SRTP
@@ -9,10 +10,11 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use ams_types::{ExtSeq, LayerNo};
+use ams_types::{Codec, ExtSeq, LayerNo};
 
 use crate::clock;
 use crate::packet::MediaPacket;
+use crate::payload::vp8_ids::{self, Vp8Ids, Vp8Shift};
 use crate::sent_window::SentWindow;
 use crate::seq::SEQ_MAX;
 
@@ -39,6 +41,8 @@ pub struct Rewritten {
     pub seq: ExtSeq,
     /// The viewer's RTP timestamp.
     pub timestamp: u32,
+    /// What is to be added to the numbers in a VP8 payload.
+    pub vp8: Vp8Shift,
 }
 
 impl Rewritten {
@@ -60,12 +64,14 @@ pub struct SourcePacket {
     /// It was given out; if not, the packet never came, or came at a time when the viewer got none.
     pub sent: bool,
     timestamp_offset: u32,
+    vp8: Vp8Shift,
 }
 
 impl SourcePacket {
     /// The numbering of this packet, given its source timestamp.
     pub fn rewritten(&self, timestamp: u32) -> Rewritten {
-        Rewritten { seq: self.viewer_seq, timestamp: timestamp.wrapping_add(self.timestamp_offset) }
+        let timestamp = timestamp.wrapping_add(self.timestamp_offset);
+        Rewritten { seq: self.viewer_seq, timestamp, vp8: self.vp8 }
     }
 }
 
@@ -78,6 +84,7 @@ struct Range {
     end: u64,
     viewer_first: u64,
     timestamp_offset: u32,
+    vp8: Vp8Shift,
     /// The viewer switched here: what the source sent earlier is not for it.
     after_switch: bool,
 }
@@ -99,6 +106,10 @@ pub struct SequenceRewriter {
     sent: SentWindow,
     /// Highest viewer timestamp so far, and when its packet was taken in.
     newest: Option<(u32, Instant)>,
+    /// Payloads are VP8's, with numbers of their own.
+    is_vp8: bool,
+    /// The newest of these as the viewer has them.
+    newest_ids: Option<Vp8Ids>,
 }
 
 impl SequenceRewriter {
@@ -114,7 +125,14 @@ impl SequenceRewriter {
             source_highest: 0,
             sent: SentWindow::new(),
             newest: None,
+            is_vp8: false,
+            newest_ids: None,
         }
+    }
+
+    /// The same, for a track of this codec.
+    pub fn for_codec(self, codec: Codec) -> Self {
+        Self { is_vp8: codec == Codec::Vp8, ..self }
     }
 
     /// From this packet on the viewer is fed from `source`, which may be the present one after a pause.
@@ -148,12 +166,18 @@ impl SequenceRewriter {
             }
             (None, _) => self.start_timestamp.wrapping_sub(packet.timestamp),
         };
+        let ids = if self.is_vp8 { Vp8Ids::read(&packet.payload) } else { None };
+        let vp8 = match (self.newest_ids, ids) {
+            (Some(newest), Some(first)) => Vp8Shift::after(&newest, &first),
+            _ => Vp8Shift::default(),
+        };
         self.push(Range {
             source,
             first: packet.seq.0,
             end: u64::MAX,
             viewer_first: self.next,
             timestamp_offset,
+            vp8,
             after_switch: true,
         });
         self.source_highest = packet.seq.0;
@@ -166,7 +190,7 @@ impl SequenceRewriter {
     /// Gaps in the source's numbers stay gaps, so that late packets fit in; see [`GAP_KEPT_MAX`] for wide ones.
     pub fn rewrite(&mut self, source: Source, packet: &MediaPacket) -> Option<Rewritten> {
         let seq = packet.seq.0;
-        let (mut number, timestamp_offset) = self.number_of(source, seq)?;
+        let (mut number, timestamp_offset, vp8) = self.number_of(source, seq)?;
         if number > self.next + GAP_KEPT_MAX {
             number = self.close_gap(seq);
         }
@@ -179,7 +203,13 @@ impl SequenceRewriter {
         if self.newest.is_none_or(|(newest, _)| newest != timestamp && is_ahead(newest, timestamp)) {
             self.newest = Some((timestamp, packet.ingest_at));
         }
-        Some(Rewritten { seq: ExtSeq(number), timestamp })
+        if self.is_vp8
+            && let Some(ids) = Vp8Ids::read(&packet.payload).map(|ids| vp8.shift(&ids))
+            && self.newest_ids.is_none_or(|newest| vp8_ids::is_newer(&newest, &ids))
+        {
+            self.newest_ids = Some(ids);
+        }
+        Some(Rewritten { seq: ExtSeq(number), timestamp, vp8 })
     }
 
     /// This packet of the present source is left out on purpose: the next one takes its number.
@@ -187,7 +217,7 @@ impl SequenceRewriter {
     /// One that is older than what was given out already leaves a gap.
     pub fn skip(&mut self, source: Source, seq: ExtSeq) {
         let seq = seq.0;
-        let Some((number, _)) = self.number_of(source, seq) else { return };
+        let Some((number, ..)) = self.number_of(source, seq) else { return };
         if number < self.next {
             return;
         }
@@ -209,6 +239,7 @@ impl SequenceRewriter {
             viewer_seq: ExtSeq(number),
             sent,
             timestamp_offset: range.timestamp_offset,
+            vp8: range.vp8,
         })
     }
 
@@ -228,7 +259,7 @@ impl SequenceRewriter {
         self.ranges.back().map(|range| range.source)
     }
 
-    fn number_of(&self, source: Source, seq: u64) -> Option<(u64, u32)> {
+    fn number_of(&self, source: Source, seq: u64) -> Option<(u64, u32, Vp8Shift)> {
         if seq > SEQ_MAX {
             return None;
         }
@@ -238,7 +269,7 @@ impl SequenceRewriter {
             }
             if seq >= range.first {
                 let number = range.viewer_first + (seq - range.first);
-                return (seq < range.end).then_some((number, range.timestamp_offset));
+                return (seq < range.end).then_some((number, range.timestamp_offset, range.vp8));
             }
             if range.after_switch {
                 return None;

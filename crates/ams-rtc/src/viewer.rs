@@ -101,7 +101,8 @@ struct Track {
 impl Track {
     fn new(setup: EgressTrack) -> Self {
         Self {
-            numbering: ViewerTrack::new(setup.codec.clock_rate(), rand::random::<u16>() & 0x7fff, rand::random()),
+            numbering: ViewerTrack::new(setup.codec.clock_rate(), rand::random::<u16>() & 0x7fff, rand::random())
+                .for_codec(setup.codec),
             choice: LayerChoice::default(),
             starved: false,
             on: true,

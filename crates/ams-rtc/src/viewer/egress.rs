@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use ams_media::payload::vp8_ids::Vp8Shift;
 use ams_media::{BandwidthEstimator, MediaPacket, Rewritten};
 use ams_types::{ExtSeq, Pt, Ssrc};
 
@@ -63,7 +64,7 @@ impl Egress<'_> {
         values.transport_seq = self.transport_seq(track);
         let mut header = [0; HEADER_LEN_MAX];
         let Ok(header_len) = write_header(&mut header, &fields, &track.setup.exts, &values) else { return false };
-        self.seal(rewritten.seq, header.get(..header_len).unwrap_or_default(), 0, &packet.payload)
+        self.seal(rewritten.seq, header.get(..header_len).unwrap_or_default(), 0, &packet.payload, rewritten.vp8)
     }
 
     /// A packet again, as RTX (RFC 4588 §4): `seq` is the number it had.
@@ -89,7 +90,7 @@ impl Egress<'_> {
             return false;
         };
         // The original number is the head of the RTX payload.
-        self.seal(index, header.get(..header_len).unwrap_or_default(), 2, &packet.payload)
+        self.seal(index, header.get(..header_len).unwrap_or_default(), 2, &packet.payload, rewritten.vp8)
     }
 
     /// A packet of nothing, to try the path. Goes under the retransmissions' SSRC, which has no numbers to keep whole.
@@ -108,7 +109,7 @@ impl Egress<'_> {
         header[0] |= 0x20;
         let mut padding = [0; PADDING_LEN];
         padding[PADDING_LEN - 1] = PADDING_LEN as u8;
-        self.seal(index, header.get(..header_len).unwrap_or_default(), 0, &padding);
+        self.seal(index, header.get(..header_len).unwrap_or_default(), 0, &padding, Vp8Shift::default());
         header_len + PADDING_LEN
     }
 
@@ -121,7 +122,7 @@ impl Egress<'_> {
 
     /// Puts `head` and the payload into the batch, sealed under `index`. The last `in_payload` bytes of the head are
     /// payload already.
-    fn seal(&mut self, index: ExtSeq, head: &[u8], in_payload: usize, payload: &[u8]) -> bool {
+    fn seal(&mut self, index: ExtSeq, head: &[u8], in_payload: usize, payload: &[u8], vp8: Vp8Shift) -> bool {
         let (Some(sealer), Some(path)) = (self.transport.sealer(), self.transport.media_path()) else { return false };
         let from = (!path.local_ip.is_unspecified()).then_some(path.local_ip);
         let header_len = head.len() - in_payload;
@@ -136,6 +137,7 @@ impl Egress<'_> {
             let (to, body) = plain.split_at_mut(head.len());
             to.copy_from_slice(head);
             body.copy_from_slice(payload);
+            vp8.apply(body);
             sealer.seal_rtp(index.0, room, header_len, plain_len - header_len).is_ok()
         })
     }

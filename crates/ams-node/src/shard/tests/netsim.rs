@@ -176,7 +176,9 @@ impl Source {
 /// VP8: descriptor with a picture id of 15 bits, frame tag, then layer and frame number.
 fn frame_part(layer: u8, frame: u64, n: u64, key: bool, len: usize) -> Vec<u8> {
     let start = n == 0;
-    let mut payload = vec![0x80 | if start { 0x10 } else { 0 }, 0x80, 0x80 | ((frame >> 8) & 0x7f) as u8, frame as u8];
+    // Every layer counts its pictures from elsewhere.
+    let [high, low] = ((frame + 10_000 * u64::from(layer)) as u16).to_be_bytes();
+    let mut payload = vec![0x80 | if start { 0x10 } else { 0 }, 0x80, 0x80 | high, low];
     if start {
         payload.push(u8::from(!key));
         if key {
@@ -199,13 +201,20 @@ struct Part {
     ends: bool,
     key: bool,
     layer: u8,
+    picture: u16,
 }
 
 impl Part {
     fn of(got: &Got) -> Self {
         let payload = &got.payload;
         let starts = payload[0] & 0x10 != 0;
-        Self { starts, ends: got.marker, key: starts && payload[4] & 1 == 0, layer: payload[payload.len() - 9] }
+        Self {
+            starts,
+            ends: got.marker,
+            key: starts && payload[4] & 1 == 0,
+            layer: payload[payload.len() - 9],
+            picture: u16::from_be_bytes([payload[2], payload[3]]) & 0x7fff,
+        }
     }
 }
 
@@ -232,6 +241,8 @@ pub(super) struct Watcher {
     pub(super) came: BTreeSet<u64>,
     pub(super) doubles: u64,
     pub(super) shown: Vec<Shown>,
+    /// Number after the last picture shown, and its id.
+    picture: Option<(u64, u16)>,
     stuck_since: Option<Instant>,
     asked_keyframe_at: Option<Instant>,
     /// A browser learns it from its own reports; here it is told.
@@ -254,6 +265,7 @@ impl Watcher {
             came: BTreeSet::new(),
             doubles: 0,
             shown: Vec::new(),
+            picture: None,
             stuck_since: None,
             asked_keyframe_at: None,
             rtt: ms(50),
@@ -314,6 +326,12 @@ impl Watcher {
             let whole = self.whole_frame(next);
             match whole {
                 Some((end, layer)) => {
+                    let picture = self.parts[&next].picture;
+                    if let Some((expected, last)) = self.picture.replace((end, picture))
+                        && expected == next
+                    {
+                        assert_eq!(picture, (last + 1) & 0x7fff, "the decoder would think a picture lost");
+                    }
                     self.shown.push(Shown { at: now, layer });
                     self.next = Some(end);
                     self.parts = self.parts.split_off(&end);
