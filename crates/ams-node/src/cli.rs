@@ -53,6 +53,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run one origin and one edge in this process, with a registry in memory, to try it out
     Demo(DemoArgs),
+    /// Measure how many viewers a core of this machine carries, and how quickly they see a picture
+    Bench(crate::bench::BenchArgs),
     /// Ask a running node whether it is healthy; for container health checks
     Health(HealthArgs),
 }

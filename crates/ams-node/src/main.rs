@@ -6,11 +6,13 @@
 //! - [`cli`], [`config`]: what was asked for
 //! - [`logging`], [`startup`], [`signals`], [`exit`]: the process
 //! - [`check`], [`health`]: `--check` and `ams-node health`
+//! - [`bench`]: what this machine carries
 //! - [`node`], [`demo`]: what runs then; [`shard`]: the media threads; [`system`]: this machine's load
 
 // Nothing in a binary can be reached from outside; `pub` says "for the other modules" as well as `pub(crate)` does.
 #![allow(unreachable_pub)]
 
+mod bench;
 mod check;
 mod cli;
 mod config;
@@ -45,6 +47,12 @@ fn main() -> ExitCode {
             health::run(args.url.as_deref(), std::env::var("AMS_HTTP").ok().as_deref()).map(|()| ExitCode::SUCCESS)
         }
         Some(Command::Demo(args)) => run_demo(&args),
+        Some(Command::Bench(args)) => {
+            startup::raise_descriptors();
+            bench::run(&args)
+                .map(|()| ExitCode::SUCCESS)
+                .map_err(|error| ExitError::new(Exit::Internal, format!("{error:#}")))
+        }
         None => run_node(&cli.node),
     };
     ended.unwrap_or_else(|error| error.report())

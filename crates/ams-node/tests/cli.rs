@@ -315,3 +315,25 @@ fn health_is_the_exit_code() {
     server.join().unwrap();
     assert_eq!(run(&["health", &url]).status.code(), Some(1), "nobody there");
 }
+
+#[test]
+fn the_bench_measures_a_node_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("bench.json");
+    let args = ["bench", "--viewers", "2,5", "--seconds", "1", "--no-pin", "--json"];
+    let output = ams_node(&args).arg(&json).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    assert!(!rows.is_empty(), "{report}");
+    for row in rows {
+        let viewers = row["viewers"].as_f64().unwrap();
+        let packets = row["packets_per_second"].as_f64().unwrap();
+        assert!(packets > 150.0 * viewers, "video and sound come: {row}");
+        assert_eq!(row["damaged"], 0, "{row}");
+        assert!(row["join_first_picture_ms"]["p50"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    let refused = run(&["bench", "--viewers", "0"]);
+    assert_ne!(refused.status.code(), Some(0));
+    assert!(err(&refused).contains("--viewers takes 1 to 50000"), "{}", err(&refused));
+}

@@ -251,7 +251,7 @@ impl Viewer {
             track.numbering.skip_to_keyframe();
         }
         let layer = track.numbering.layer();
-        let mut egress = Egress { now, transport: &self.transport, shared: &mut self.shared, tx, sink };
+        let mut egress = Egress { now, transport: &self.transport, shared: &mut self.shared, number: None, tx, sink };
         let sent = track.forward(packet, &mut egress);
         if sent && layer != track.numbering.layer() && track.setup.codec.kind() == MediaKind::Video {
             // What follows may be in the ring already, if this packet came late.
@@ -286,7 +286,7 @@ impl Viewer {
         sink: &mut dyn DatagramSink,
     ) -> u64 {
         let mut count = 0;
-        let mut egress = Egress { now, transport: &self.transport, shared: &mut self.shared, tx, sink };
+        let mut egress = Egress { now, transport: &self.transport, shared: &mut self.shared, number: None, tx, sink };
         for track in &mut self.tracks {
             let Some(mut behind) = track.behind.take() else { continue };
             let Some((ring, live_rate)) = ring_of(track.setup.no, behind.layer()) else { continue };
@@ -326,7 +326,7 @@ impl Viewer {
         let mut owed = (self.probe_owed + bytes).saturating_sub(media);
         let padded = self.tracks.iter_mut().find_map(|t| Some((t.setup.accepted.then_some(t.setup.rtx)??, t)));
         let Some((rtx, track)) = padded else { return };
-        let mut egress = Egress { now, transport: &self.transport, shared: &mut self.shared, tx, sink };
+        let mut egress = Egress { now, transport: &self.transport, shared: &mut self.shared, number: None, tx, sink };
         while owed >= PROBE_PACKET_BYTES {
             owed = owed.saturating_sub(egress.padding(track, rtx).max(1) as u64);
         }
@@ -363,7 +363,7 @@ impl Viewer {
         let Some(credit) = self.resend_credit.checked_sub(cost) else { return false };
         self.resends_left = left;
         self.resend_credit = credit;
-        let mut egress = Egress { now, transport: &self.transport, shared: &mut self.shared, tx, sink };
+        let mut egress = Egress { now, transport: &self.transport, shared: &mut self.shared, number: None, tx, sink };
         let rewritten = resend.rewritten(packet);
         match track.setup.rtx {
             _ if !resend.sent => track.forward(packet, &mut egress),

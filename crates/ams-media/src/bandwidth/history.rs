@@ -61,6 +61,9 @@ impl SentHistory {
         }
         // Numbers rise by one; should one be left out, its slot stays empty.
         let step = seq.wrapping_sub((self.next & 0xffff) as u16);
+        if step >= 0x8000 {
+            return;
+        }
         for _ in 0..step.min(PACKETS_MAX as u16) {
             self.put(Slot::default());
         }
@@ -159,6 +162,17 @@ mod tests {
             assert_eq!(history.arrived(n.wrapping_add(65_000)), None);
         }
         assert!(history.slots.len() <= 1024);
+    }
+
+    #[test]
+    fn a_number_given_out_twice_counts_once() {
+        let begin = crate::testing::start();
+        let mut history = SentHistory::new(begin);
+        for seq in [10, 11, 11, 9, 12] {
+            history.push(begin, seq, 100, 0);
+        }
+        assert_eq!(history.next, 0x1_0000 + 13);
+        assert_eq!([10, 11, 12, 9].map(|seq| history.arrived(seq).is_some()), [true, true, true, false]);
     }
 
     #[test]

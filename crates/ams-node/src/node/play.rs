@@ -15,7 +15,7 @@ use ams_media::StreamTracks;
 use ams_rtc::sdp::{Msid, PlayTrack, RemoteSdp, answer_play, offer_play, parse_play_answer};
 use ams_rtc::viewer::{EgressTrack, ViewerSetup};
 use ams_types::{Epoch, MediaKind, Ssrc, StreamKey};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 use super::directory::{LocalStream, Origin, PullState, Role, Session};
@@ -27,6 +27,8 @@ use crate::shard::protocol::{PeerId, ShardCommand, ShardNo, ViewerRates, ViewerS
 const ATTACH_TIMEOUT: Duration = Duration::from_millis(2000);
 /// Longest a viewer waits for the registry: it leaves time to say that it was the registry.
 const LOOKUP_TIMEOUT: Duration = Duration::from_millis(1000);
+/// Longest a description is held back for the shard to take its viewer in.
+const READY_TIMEOUT: Duration = Duration::from_millis(200);
 /// Events of one session that wait: started and ended, and what may be left out.
 const EVENTS_MAX: usize = 8;
 
@@ -101,7 +103,7 @@ impl NodeCore {
         let session = new_session_id();
         let peer = self.next_peer();
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
-        let _order = self.in_order().await;
+        let order = self.in_order().await;
         let replica = {
             let mut directory = self.directory();
             if self.is_draining() {
@@ -134,7 +136,12 @@ impl NodeCore {
         }
         debug!(stream_id = %key, session = %session.0, door = ?request.caller.door, "viewer accepted");
         let reported = request.caller.door == Door::WebSocket;
-        self.command(shard, ShardCommand::AddViewer { peer, key, setup: Box::new(setup), reported }).await;
+        let (tell, ready) = oneshot::channel();
+        let setup = Box::new(setup);
+        self.command(shard, ShardCommand::AddViewer { peer, key, setup, reported, ready: Some(tell) }).await;
+        drop(order);
+        // A viewer's first check must find its place: one that comes too early costs it a tenth of a second.
+        let _ = tokio::time::timeout(READY_TIMEOUT, ready).await;
         Ok((session, receiver))
     }
 

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ams_media::{MediaPacket, SourceClock};
 use ams_relay::wire::EndReason;
@@ -23,6 +23,7 @@ use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::mpsc;
 
+use super::fan_out::Holding;
 use super::links::Links;
 use super::protocol::{Census, PeerId, REPORT_INTERVAL, ShardCommand, ShardEvent, ShardMedia, ViewerSteer};
 use super::sinks::{Intake, Socket};
@@ -65,8 +66,8 @@ pub struct ShardCore {
     pub(super) dirty: Vec<usize>,
     /// Streams with packets their viewers did not get yet.
     pub(super) holding: Vec<usize>,
-    /// How long the last hand-over to viewers took.
-    pub(super) took: Duration,
+    /// How long packets are held for viewers.
+    pub(super) pace: Holding,
     /// Viewers that are fed from rings because they began with packets of the past.
     pub(super) behind: Vec<usize>,
     pub(super) tx: TxBatch,
@@ -104,7 +105,7 @@ impl ShardCore {
             links,
             dirty: Vec::new(),
             holding: Vec::new(),
-            took: Duration::ZERO,
+            pace: Holding::default(),
             behind: Vec::new(),
             tx,
             socket,
@@ -438,8 +439,11 @@ impl ShardCore {
     pub fn command(&mut self, now: Instant, command: ShardCommand) {
         match command {
             ShardCommand::AddPublisher { peer, key, epoch, setup } => self.add_publisher(now, peer, key, epoch, *setup),
-            ShardCommand::AddViewer { peer, key, setup, reported } => {
+            ShardCommand::AddViewer { peer, key, setup, reported, ready } => {
                 self.add_viewer(now, peer, &key, *setup, reported);
+                if let Some(ready) = ready {
+                    let _ = ready.send(());
+                }
             }
             ShardCommand::SteerViewer { peer, steer } => {
                 if let Some(&index) = self.by_id.get(&peer)

@@ -15,13 +15,46 @@ use super::stream::Source;
 /// How often [`ShardCore::pump`] is to be called.
 pub const PUMP: Duration = Duration::from_millis(5);
 /// Longest time a packet waits for others of its frame while the shard is at ease.
-pub(super) const HOLD: Duration = Duration::from_millis(2);
+pub(super) const HOLD: Duration = Duration::from_millis(3);
 /// Longest time it waits when the shard is busy.
-const HOLD_BUSY_MAX: Duration = Duration::from_millis(15);
+const HOLD_MAX: Duration = Duration::from_millis(25);
+/// Shares of its time that the shard spends on handing over: above the first it holds longer, below the second less.
+const BUSY: f64 = 0.55;
+const AT_EASE: f64 = 0.35;
 /// With fewer viewers of a stream on the shard, single sends are cheap enough.
 pub(super) const HOLD_VIEWERS_MIN: usize = 32;
 /// So many packets do not wait for more: a train holds about as many.
-const HOLD_PACKETS_MAX: usize = 12;
+const HOLD_PACKETS_MAX: usize = 13;
+
+/// How long packets wait for others, by how busy the shard is.
+#[derive(Debug)]
+pub(super) struct Holding {
+    hold: Duration,
+    busy: f64,
+    last: Option<Instant>,
+}
+
+impl Default for Holding {
+    fn default() -> Self {
+        Self { hold: HOLD, busy: 0.0, last: None }
+    }
+}
+
+impl Holding {
+    /// A hand-over took from `begun` to `ended`.
+    fn learn(&mut self, begun: Instant, ended: Instant) {
+        if let Some(last) = self.last.replace(begun) {
+            let took = ended.saturating_duration_since(begun).as_secs_f64();
+            let since = begun.saturating_duration_since(last).as_secs_f64().max(took).max(1e-6);
+            self.busy += (took / since - self.busy) / 8.0;
+        }
+        if self.busy > BUSY {
+            self.hold = (self.hold + self.hold / 8).min(HOLD_MAX);
+        } else if self.busy < AT_EASE {
+            self.hold = (self.hold - self.hold / 16).max(HOLD);
+        }
+    }
+}
 
 impl ShardCore {
     /// Hands on everything taken in since the last flush, to links and replicas, and to viewers what is due. Returns
@@ -54,7 +87,7 @@ impl ShardCore {
     pub fn flushed(&mut self, begun: Instant, oldest: Option<Instant>, now: Instant) {
         if let Some(oldest) = oldest {
             self.counts.forward_delay.record(now.saturating_duration_since(oldest));
-            self.took = now.saturating_duration_since(begun);
+            self.pace.learn(begun, now);
         }
     }
 
@@ -69,8 +102,7 @@ impl ShardCore {
         let since = stream.held_since?;
         let waits =
             stream.viewers.len() >= HOLD_VIEWERS_MIN && !stream.held_whole && stream.held.len() < HOLD_PACKETS_MAX;
-        let busy = (self.took * 3 / 2).min(HOLD_BUSY_MAX);
-        Some(if waits { since + HOLD.max(busy) } else { since })
+        Some(if waits { since + self.pace.hold } else { since })
     }
 
     /// What came this turn goes to links and replicas, and is held for viewers.
@@ -109,6 +141,8 @@ impl ShardCore {
     fn fan_out(&mut self, now: Instant, index: usize) -> Option<Instant> {
         let stream = self.streams.get_mut(index)?;
         let mut packets = std::mem::take(&mut stream.held);
+        // A shorter packet ends a train, so sound goes last. It has numbers of its own: nobody sees the order.
+        packets.sort_by_key(|packet| stream.is_sound(packet));
         stream.held_since = None;
         stream.held_whole = false;
         // Viewers may go on with these packets and need what follows at once.

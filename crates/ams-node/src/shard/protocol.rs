@@ -80,6 +80,8 @@ pub enum ShardCommand {
         setup: Box<ViewerSetup>,
         /// Whether its rates are to be reported.
         reported: bool,
+        /// Told when its checks are expected; the description is held back until then.
+        ready: Option<oneshot::Sender<()>>,
     },
     /// A viewer's wish about its running stream.
     SteerViewer {

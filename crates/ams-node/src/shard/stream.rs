@@ -206,6 +206,11 @@ impl Stream {
         true
     }
 
+    /// Whether a packet is of an audio track.
+    pub fn is_sound(&self, packet: &MediaPacket) -> bool {
+        self.layer(packet.track, packet.layer).is_some_and(|layer| layer.codec.kind() == MediaKind::Audio)
+    }
+
     /// Whether a packet completes a picture.
     pub fn ends_picture(&self, packet: &MediaPacket) -> bool {
         let is_video = |layer: &Layer| layer.codec.kind() == MediaKind::Video;

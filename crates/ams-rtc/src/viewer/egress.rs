@@ -42,6 +42,8 @@ pub(super) struct Egress<'a> {
     pub(super) now: Instant,
     pub(super) transport: &'a Transport,
     pub(super) shared: &'a mut Shared,
+    /// The transport-wide number of the packet that is being made.
+    pub(super) number: Option<u16>,
     pub(super) tx: &'a mut TxBatch,
     pub(super) sink: &'a mut dyn DatagramSink,
 }
@@ -117,7 +119,8 @@ impl Egress<'_> {
     fn transport_seq(&mut self, track: &Track) -> Option<u16> {
         track.setup.exts.id(Ext::TransportCc)?;
         self.shared.transport_seq = self.shared.transport_seq.wrapping_add(1);
-        Some(self.shared.transport_seq)
+        self.number = Some(self.shared.transport_seq);
+        self.number
     }
 
     /// Puts `head` and the payload into the batch, sealed under `index`. The last `in_payload` bytes of the head are
@@ -129,8 +132,8 @@ impl Egress<'_> {
         let plain_len = head.len() + payload.len();
         let len = plain_len + sealer.profile().rtp_overhead();
         self.shared.bytes += len as u64;
-        if let Some(bandwidth) = &mut self.shared.bandwidth {
-            bandwidth.on_sent(self.now, self.shared.transport_seq, len + UDP_OVERHEAD);
+        if let (Some(bandwidth), Some(number)) = (&mut self.shared.bandwidth, self.number.take()) {
+            bandwidth.on_sent(self.now, number, len + UDP_OVERHEAD);
         }
         self.tx.push(self.sink, path.remote, from, len, |room| {
             let Some(plain) = room.get_mut(..plain_len) else { return false };

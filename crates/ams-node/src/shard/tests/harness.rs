@@ -260,7 +260,7 @@ impl World {
             channel_label: None,
         });
         let peer = self.next_peer();
-        self.command(shard, ShardCommand::AddViewer { peer, key: key(id), setup, reported: true });
+        self.command(shard, ShardCommand::AddViewer { peer, key: key(id), setup, reported: true, ready: None });
         (client, peer)
     }
 
