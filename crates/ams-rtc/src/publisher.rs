@@ -17,6 +17,7 @@ use crate::ext::{Ext, ExtValues};
 use crate::ice::IceCredentials;
 use crate::rtcp::{self, ReportBlock, Rtcp};
 use crate::rtp::RtpHeader;
+use crate::sctp::ChannelId;
 use crate::sdp::PublishedTrack;
 use crate::transport::{CloseReason, Received, RemoteTransport, Transmit, Transport, TransportConfig, TransportEvent};
 use crate::twcc::FeedbackGenerator;
@@ -122,6 +123,9 @@ struct Bound {
     rtx: bool,
 }
 
+/// Data channels of one publisher that messages go to.
+const CHANNELS_KEPT: usize = 4;
+
 /// A publisher's peer.
 pub struct Publisher {
     transport: Transport,
@@ -133,6 +137,7 @@ pub struct Publisher {
     keyframes_due: Vec<Ssrc>,
     scratch: Vec<u8>,
     malformed: u64,
+    channels: Vec<ChannelId>,
     events: std::collections::VecDeque<PublisherEvent>,
 }
 
@@ -178,6 +183,7 @@ impl Publisher {
             keyframes_due: Vec::new(),
             scratch: Vec::new(),
             malformed: 0,
+            channels: Vec::new(),
             events: std::collections::VecDeque::new(),
         }
     }
@@ -227,22 +233,36 @@ impl Publisher {
         while let Some(event) = self.transport.poll_event() {
             match event {
                 TransportEvent::Message { binary, data, .. } => sink.message(binary, data),
-                TransportEvent::Connected { .. } => self.events.push_back(PublisherEvent::Connected),
-                TransportEvent::Closed(reason) => self.events.push_back(PublisherEvent::Closed(reason)),
-                _ => {}
+                event => self.note(event),
             }
         }
+    }
+
+    fn note(&mut self, event: TransportEvent) {
+        match event {
+            TransportEvent::Connected { .. } => self.events.push_back(PublisherEvent::Connected),
+            TransportEvent::ChannelOpen { id, .. } if self.channels.len() < CHANNELS_KEPT => self.channels.push(id),
+            TransportEvent::ChannelClosed { id } => self.channels.retain(|channel| *channel != id),
+            TransportEvent::Closed(reason) => self.events.push_back(PublisherEvent::Closed(reason)),
+            // Messages come with datagrams only.
+            TransportEvent::Message { .. }
+            | TransportEvent::ChannelOpen { .. }
+            | TransportEvent::PathChanged { .. } => {}
+        }
+    }
+
+    /// Sends a data channel message. Returns how many channels it was lost on: none is open, or the backlog is full.
+    pub fn send_message(&mut self, now: Instant, binary: bool, data: &Bytes) -> u64 {
+        let Self { channels, transport, .. } = self;
+        let failed = channels.iter().filter(|id| transport.send_message(now, **id, binary, data.clone()).is_err());
+        failed.count() as u64
     }
 
     /// Timers; to be called every 20 ms or so.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.transport.handle_timeout(now);
         while let Some(event) = self.transport.poll_event() {
-            match event {
-                TransportEvent::Connected { .. } => self.events.push_back(PublisherEvent::Connected),
-                TransportEvent::Closed(reason) => self.events.push_back(PublisherEvent::Closed(reason)),
-                _ => {}
-            }
+            self.note(event);
         }
         if !self.transport.is_connected() {
             return;

@@ -372,11 +372,11 @@ impl Viewer {
         }
     }
 
-    /// Sends a data channel message; lost if no channel is open or its backlog is full.
-    pub fn send_message(&mut self, now: Instant, binary: bool, data: &Bytes) {
-        for &channel in &self.channels {
-            let _ = self.transport.send_message(now, channel, binary, data.clone());
-        }
+    /// Sends a data channel message. Returns on how many channels it was lost because their backlog is full.
+    pub fn send_message(&mut self, now: Instant, binary: bool, data: &Bytes) -> u64 {
+        let Self { channels, transport, .. } = self;
+        let failed = channels.iter().filter(|id| transport.send_message(now, **id, binary, data.clone()).is_err());
+        failed.count() as u64
     }
 
     // --- feedback in -------------------------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
-//! The `[media]` section: how long peers and streams are waited for.
+//! The `[media]` section: how long peers and streams are waited for, and where viewers' messages go.
 //!
 //! Owns these durations, which belong to the binary's own lifecycle code. Never measures time.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::shard::messages::Distribution;
 
 /// Deadlines of peers and streams on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,10 +18,16 @@ pub(crate) struct MediaConfig {
     /// Silence of a connected peer after which it counts as gone (RFC 7675 allows up to 30 s).
     #[serde(with = "humantime_serde")]
     pub(crate) consent_timeout: Duration,
+    /// Who gets what viewers say on their data channels.
+    pub(crate) viewer_messages: Distribution,
 }
 
 impl Default for MediaConfig {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(10), consent_timeout: Duration::from_secs(8) }
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            consent_timeout: Duration::from_secs(8),
+            viewer_messages: Distribution::All,
+        }
     }
 }

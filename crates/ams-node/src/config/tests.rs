@@ -100,6 +100,7 @@ fn another_value_for_each_key() -> Vec<(String, String)> {
         "relay_link.dead_after" => Some("4s"),
         "relay_link.redial_min" => Some("200ms"),
         "relay_link.hops_max" => Some("2"),
+        "media.viewer_messages" => Some("publisher"),
         _ => None,
     };
     layers

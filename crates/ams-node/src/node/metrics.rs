@@ -20,7 +20,7 @@ enum Kind {
 type Row = (&'static str, Kind, &'static str, fn(&Census) -> u64);
 
 /// Figures of all shards together.
-const ROWS: [Row; 19] = [
+const ROWS: [Row; 20] = [
     ("ams_publishers", Kind::Gauge, "Publishers' transports.", |c| c.publishers as u64),
     ("ams_viewers", Kind::Gauge, "Viewers' transports.", |c| c.viewers as u64),
     ("ams_streams", Kind::Gauge, "Streams on this node, published and pulled, once per shard.", |c| c.streams as u64),
@@ -49,6 +49,12 @@ const ROWS: [Row; 19] = [
         c.events_waiting as u64
     }),
     ("ams_media_ring_drops_total", Kind::Counter, "Turns of media lost between shards.", |c| c.ring_drops),
+    (
+        "ams_messages_dropped_total",
+        Kind::Counter,
+        "Data channel messages dropped: a backlog was full, or a viewer said too much.",
+        |c| c.messages_dropped,
+    ),
     ("ams_viewer_nacks", Kind::Gauge, "Packets the present viewers asked for again.", |c| c.nacks),
     ("ams_viewer_keyframe_requests", Kind::Gauge, "Keyframes the present viewers asked for.", |c| c.keyframes_wanted),
 ];

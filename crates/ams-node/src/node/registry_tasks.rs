@@ -204,9 +204,18 @@ impl NodeCore {
     pub(super) async fn an_origin(&self) -> Option<String> {
         let nodes = self.registry.list_nodes().await.ok()?;
         let now = now_ms();
-        let origin =
-            nodes.into_iter().find(|n| n.role.as_deref() != Some("edge") && n.is_fresh(now) && n.http_port > 0)?;
-        Some(format!("http://{}:{}", origin.ip?, origin.http_port))
+        let origins = nodes.into_iter().filter(|n| n.role.as_deref() != Some("edge") && n.is_fresh(now));
+        // Rows are others' too: one that names no address is passed over.
+        let is_host = |host: &&str| {
+            host.contains(|c: char| c.is_ascii_alphanumeric())
+                && host.len() < 256
+                && host.chars().all(|c| c.is_ascii_alphanumeric() || ".:-[]".contains(c))
+        };
+        let address = |node: ClusterNodeRecord| {
+            let port = u16::try_from(node.http_port).ok().filter(|port| *port > 0)?;
+            Some(format!("http://{}:{port}", node.ip.as_deref().filter(is_host)?))
+        };
+        origins.filter_map(address).next()
     }
 
     pub(super) fn is_draining(&self) -> bool {

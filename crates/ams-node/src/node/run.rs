@@ -90,6 +90,7 @@ pub async fn run_with<F: Future<Output = ()>>(
         identity: Arc::clone(&identity),
         relay: config.relay_link.clone(),
         node: config.node_id.clone(),
+        distribution: config.media.viewer_messages,
     };
     let (shards, threads) =
         shard::start(config.shards, &shard_config, &events, &died).map_err(|error| match &error {

@@ -19,12 +19,12 @@ use ams_rtc::transport::{CloseReason, Transmit};
 use ams_rtc::tx::TxBatch;
 use ams_rtc::viewer::{Feedback, Viewer, ViewerEvent, ViewerSetup};
 use ams_types::{Epoch, LayerNo, MediaKind, StreamKey, TrackNo};
-use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::mpsc;
 
 use super::fan_out::Holding;
 use super::links::Links;
+use super::messages::{Distribution, Talk};
 use super::protocol::{Census, PeerId, REPORT_INTERVAL, ShardCommand, ShardEvent, ShardMedia, ViewerSteer};
 use super::sinks::{Intake, Socket};
 use super::stream::{Source, Stream};
@@ -44,6 +44,8 @@ pub(super) struct Peer {
     pub(super) catches_up: bool,
     /// How long its first picture took has been counted.
     picture_counted: bool,
+    /// What it may still say on its data channel.
+    pub(super) talk: Talk,
     /// Its last report, if its rates are to be reported.
     pub(super) report: Option<Reported>,
     pub(super) role: Role,
@@ -56,7 +58,7 @@ const ADDRESSES_MAX: usize = 2 * ams_rtc::ice::PATHS_MAX;
 pub struct ShardCore {
     identity: Arc<DtlsIdentity>,
     pub(super) peers: Slab<Peer>,
-    by_id: HashMap<PeerId, usize>,
+    pub(super) by_id: HashMap<PeerId, usize>,
     by_ufrag: HashMap<Box<str>, usize>,
     by_address: HashMap<(SocketAddr, IpAddr), usize>,
     pub(super) streams: Slab<Stream>,
@@ -66,6 +68,8 @@ pub struct ShardCore {
     pub(super) dirty: Vec<usize>,
     /// Streams with packets their viewers did not get yet.
     pub(super) holding: Vec<usize>,
+    /// Who gets what viewers say on their data channels.
+    pub(super) distribution: Distribution,
     /// How long packets are held for viewers.
     pub(super) pace: Holding,
     /// Viewers that are fed from rings because they began with packets of the past.
@@ -105,6 +109,7 @@ impl ShardCore {
             links,
             dirty: Vec::new(),
             holding: Vec::new(),
+            distribution: Distribution::default(),
             pace: Holding::default(),
             behind: Vec::new(),
             tx,
@@ -118,6 +123,11 @@ impl ShardCore {
             reported_at: None,
             counts: Census::default(),
         }
+    }
+
+    /// Sets who gets what viewers say on their data channels.
+    pub fn set_distribution(&mut self, distribution: Distribution) {
+        self.distribution = distribution;
     }
 
     // --- datagrams ---------------------------------------------------------------------------------------------------
@@ -154,7 +164,7 @@ impl ShardCore {
                     self.take_clock(stream, track, layer, clock);
                 }
                 for (binary, data) in messages {
-                    self.take_message(now, stream, None, binary, data);
+                    self.publisher_message(now, stream, binary, data);
                 }
                 for (track, layer) in keyframes {
                     self.request_keyframe(now, stream, track, layer);
@@ -203,7 +213,7 @@ impl ShardCore {
     }
 
     /// Sends what a peer has to send and hears what it has to say. `path` is the one a datagram just came on.
-    fn after(&mut self, now: Instant, index: usize, path: Option<(SocketAddr, IpAddr)>) {
+    pub(super) fn after(&mut self, now: Instant, index: usize, path: Option<(SocketAddr, IpAddr)>) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         if let Some(path) = path
             && !peer.addresses.contains(&path)
@@ -255,7 +265,7 @@ impl ShardCore {
             self.ask_keyframes_of(now, index);
         }
         for (binary, data) in messages {
-            self.take_message(now, stream, Some(index), binary, data);
+            self.viewer_message(now, index, stream, binary, data);
         }
         if let Some(reason) = closed {
             self.remove_peer(index);
@@ -293,37 +303,6 @@ impl ShardCore {
                 });
             }
         }
-    }
-
-    /// A data channel message from the stream's source (`from` is none) or from a viewer of it.
-    pub(super) fn take_message(&mut self, now: Instant, index: usize, from: Option<usize>, binary: bool, data: Bytes) {
-        let Some(stream) = self.streams.get(index) else { return };
-        if from.is_some() {
-            // Viewer to publisher and to others across the cluster comes with the data channel work; see CHANGELOG.
-            return;
-        }
-        for &(link, handle) in &stream.links {
-            self.links.push_message(link, handle, binary, &data);
-        }
-        for to in &stream.replicas {
-            if let Some(Some(ring)) = self.siblings.get(usize::from(to.0)) {
-                let _ = ring.try_send(ShardMedia::Data {
-                    key: stream.key.clone(),
-                    epoch: stream.epoch,
-                    binary,
-                    data: data.clone(),
-                });
-            }
-        }
-        let mut viewers = std::mem::take(&mut self.scratch);
-        viewers.extend_from_slice(&stream.viewers);
-        for viewer in viewers.drain(..) {
-            if let Some(Peer { role: Role::Viewer(peer), .. }) = self.peers.get_mut(viewer) {
-                peer.send_message(now, binary, &data);
-                self.after(now, viewer, None);
-            }
-        }
-        self.scratch = viewers;
     }
 
     // --- keyframes ---------------------------------------------------------------------------------------------------
@@ -518,6 +497,7 @@ impl ShardCore {
             addresses: Vec::new(),
             catches_up: false,
             picture_counted: false,
+            talk: Talk::default(),
             report: None,
             role,
         });

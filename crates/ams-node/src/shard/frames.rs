@@ -11,6 +11,7 @@ use ams_types::StreamKey;
 use bytes::Bytes;
 
 use super::core::ShardCore;
+use super::messages::From;
 use super::protocol::{LinkId, ShardEvent};
 use super::stream::{Source, Stream};
 
@@ -46,8 +47,18 @@ impl ShardCore {
                 }
             }
             Frame::DataMessage(message) => {
+                let data = Bytes::copy_from_slice(message.payload);
+                let from = From { node: message.from_node, peer: message.from_peer };
                 if let Some(index) = self.pulled_stream(link, message.handle) {
-                    self.take_message(now, index, None, message.binary, Bytes::copy_from_slice(message.payload));
+                    // What viewers of this node said has been handed out here already.
+                    if from.node != *self.links.node() {
+                        let from = (from.peer != 0).then_some(from);
+                        self.hand_out(now, index, from, None, message.binary, &data);
+                    }
+                } else if let Some(key) = self.links.served_key(link, message.handle)
+                    && let Some(&index) = self.by_key.get(&key)
+                {
+                    self.upward(now, index, from, Some(link), message.binary, data);
                 }
             }
             Frame::KeyframeRequest { handle, track, layer } => {

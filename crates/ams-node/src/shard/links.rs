@@ -18,6 +18,7 @@ use ams_types::{Epoch, LayerNo, NodeId, StreamKey, TrackNo};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::messages::From;
 use super::protocol::{Census, LinkId, LinkSide};
 
 /// Hops a stream has made when it is pulled straight from its origin.
@@ -282,13 +283,19 @@ impl Links {
     }
 
     /// Queues a data channel message of a served stream.
-    pub fn push_message(&mut self, link: LinkId, handle: u32, binary: bool, data: &Bytes) {
-        let from_node = self.node.clone();
+    pub fn push_message(&mut self, link: LinkId, handle: u32, from: Option<&From>, binary: bool, data: &Bytes) {
+        let from_node = from.map_or_else(|| self.node.clone(), |from| from.node.clone());
+        let from_peer = from.map_or(0, |from| from.peer);
         let Some(link) = self.links.get_mut(&link) else { return };
-        let message = DataMessage { handle: StreamHandle(handle), binary, from_node, from_peer: 0, payload: data };
+        let message = DataMessage { handle: StreamHandle(handle), binary, from_node, from_peer, payload: data };
         // A message over the protocol's limit was over the data channel's as well.
         let _ = link.out.queue.borrow_mut().push_data(&message);
         link.dirty = true;
+    }
+
+    /// This node's name.
+    pub fn node(&self) -> &NodeId {
+        &self.node
     }
 
     /// The stream behind a handle of a served link.
@@ -321,6 +328,7 @@ impl Links {
         if let Sessions::Pull(subscriptions) = &mut link.sessions
             && let Some(handle) = subscriptions.unsubscribe(key)
         {
+            link.out.queue.borrow_mut().close(handle);
             link.control(&Frame::Unsubscribe { handle });
         }
     }
@@ -335,10 +343,12 @@ impl Links {
 
     /// The origin sends a stream, or changed it. Returns which.
     pub fn subscribed(&mut self, link: LinkId, subscribed: &Subscribed) -> Option<StreamKey> {
-        match &mut self.links.get_mut(&link)?.sessions {
-            Sessions::Pull(subscriptions) => subscriptions.on_subscribed(subscribed).cloned(),
-            Sessions::Serve(_) => None,
-        }
+        let link = self.links.get_mut(&link)?;
+        let Sessions::Pull(subscriptions) = &mut link.sessions else { return None };
+        let key = subscriptions.on_subscribed(subscribed).cloned()?;
+        // For what viewers say towards the publisher.
+        link.out.queue.borrow_mut().open(subscribed.handle);
+        Some(key)
     }
 
     /// The origin refuses a stream. Returns which.
@@ -355,10 +365,10 @@ impl Links {
 
     /// The origin ended a stream. Returns which.
     pub fn ended(&mut self, link: LinkId, handle: StreamHandle, reason: EndReason) -> Option<StreamKey> {
-        match &mut self.links.get_mut(&link)?.sessions {
-            Sessions::Pull(subscriptions) => subscriptions.on_end(handle, reason),
-            Sessions::Serve(_) => None,
-        }
+        let link = self.links.get_mut(&link)?;
+        let Sessions::Pull(subscriptions) = &mut link.sessions else { return None };
+        link.out.queue.borrow_mut().close(handle);
+        subscriptions.on_end(handle, reason)
     }
 
     /// The stream a handle of a pulled link means.

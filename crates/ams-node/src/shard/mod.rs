@@ -9,6 +9,7 @@ mod fan_out;
 mod frames;
 pub mod histogram;
 mod links;
+pub mod messages;
 pub mod protocol;
 mod replicas;
 mod sinks;
@@ -37,6 +38,7 @@ use tokio::task::{JoinError, LocalSet};
 use self::core::{PUMPS_PER_TICK, ShardCore};
 use fan_out::PUMP;
 use links::{LinkOut, Links};
+use messages::Distribution;
 use protocol::{LinkId, LinkSetup, LinkSide, ShardCommand, ShardEvent, ShardMedia, ShardNo};
 use sinks::Socket;
 
@@ -92,6 +94,8 @@ pub struct ShardConfig {
     pub relay: RelayConfig,
     /// The node's name.
     pub node: NodeId,
+    /// Who gets what viewers say on their data channels.
+    pub distribution: Distribution,
 }
 
 /// Starts `count` shards. When one ends by a panic, `died` is told.
@@ -173,6 +177,7 @@ fn thread_main(
         let links = Links::new(config.relay, config.node);
         let core = ShardCore::new(config.identity, Rc::clone(&socket) as Rc<dyn Socket>, siblings, events, links);
         let core = Rc::new(RefCell::new(core));
+        core.borrow_mut().set_distribution(config.distribution);
         // The shard ends when its commands do; the other tasks end with the runtime.
         let wake = Rc::new(Notify::new());
         let datagrams = tokio::task::spawn_local(read_datagrams(Rc::clone(&core), socket, Rc::clone(&wake)));

@@ -19,6 +19,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
 use super::histogram::Histogram;
+use super::messages::From;
 
 /// A shard's place in its node, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -199,12 +200,27 @@ pub enum ShardMedia {
         /// The report.
         clock: SourceClock,
     },
+    /// A data channel message of a viewer, on its way to the stream's home.
+    FromViewer {
+        /// The stream.
+        key: StreamKey,
+        /// The publication it belongs to.
+        epoch: Epoch,
+        /// Who sent it.
+        from: From,
+        /// Whether it is binary.
+        binary: bool,
+        /// The message.
+        data: Bytes,
+    },
     /// A data channel message towards viewers.
     Data {
         /// The stream.
         key: StreamKey,
         /// The publication it belongs to.
         epoch: Epoch,
+        /// Who sent it; none for the publisher.
+        from: Option<From>,
         /// Whether it is binary.
         binary: bool,
         /// The message.
@@ -389,6 +405,8 @@ pub struct Census {
     pub events_waiting: usize,
     /// Turns of media another shard's ring had no room for.
     pub ring_drops: u64,
+    /// Data channel messages dropped: a backlog was full, or a viewer said too much.
+    pub messages_dropped: u64,
     /// Packets viewers asked for again, of those that are here now.
     pub nacks: u64,
     /// Keyframes viewers asked for, of those that are here now.
@@ -421,6 +439,7 @@ impl Census {
         self.retransmissions += other.retransmissions;
         self.events_waiting += other.events_waiting;
         self.ring_drops += other.ring_drops;
+        self.messages_dropped += other.messages_dropped;
         self.nacks += other.nacks;
         self.keyframes_wanted += other.keyframes_wanted;
         self.forward_delay.add(&other.forward_delay);

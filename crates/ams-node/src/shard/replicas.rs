@@ -80,9 +80,14 @@ impl ShardCore {
                     self.take_clock(index, track, layer, clock);
                 }
             }
-            ShardMedia::Data { key, epoch, binary, data } => {
+            ShardMedia::Data { key, epoch, from, binary, data } => {
                 if let Some(index) = self.replica(&key, epoch) {
-                    self.take_message(now, index, None, binary, data);
+                    self.hand_out(now, index, from, None, binary, &data);
+                }
+            }
+            ShardMedia::FromViewer { key, epoch, from, binary, data } => {
+                if self.by_key.get(&key).and_then(|i| self.streams.get(*i)).is_some_and(|s| s.epoch == epoch) {
+                    self.sibling_message(now, &key, from, binary, data);
                 }
             }
             ShardMedia::KeyframeRequest { key, track, layer } => {

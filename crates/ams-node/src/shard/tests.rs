@@ -1,6 +1,7 @@
 //! A shard driven by hand: what publishers, viewers, siblings and edges get out of it.
 
 mod harness;
+mod messages;
 mod netsim;
 
 use std::sync::Arc;

@@ -15,12 +15,13 @@ use ams_rtc::ice::{DatagramKind, IceCredentials, classify};
 use ams_rtc::publisher::PublisherSetup;
 use ams_rtc::rtcp::{self, Rtcp};
 use ams_rtc::rtp::{HeaderFields, RtpHeader, write_header};
+use ams_rtc::sctp::{ChannelEvent, ChannelId};
 use ams_rtc::sdp::{FeedbackFlags, PublishedLayer, PublishedTrack};
-use ams_rtc::testpeer::{Received, TestPeer, TestPeerConfig};
+use ams_rtc::testpeer::{Received, TestPeer, TestPeerConfig, TestPeerEvent};
 use ams_rtc::transport::{RemoteTransport, TransportConfig, TransportTimeouts};
 use ams_rtc::viewer::{EgressTrack, ViewerSetup};
 use ams_types::{Codec, CodecParams, Epoch, MediaKind, Mid, Pt, Ssrc, StreamKey, TrackNo};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
 use crate::shard::core::{PUMPS_PER_TICK, ShardCore};
@@ -102,6 +103,9 @@ pub(super) struct Client {
     pub(super) last_report: Option<(u64, Instant)>,
     /// Goodbyes that came.
     pub(super) byes: usize,
+    /// Its data channel, once open, and the messages that came on it.
+    channel: Option<ChannelId>,
+    pub(super) messages: Vec<(bool, Vec<u8>)>,
     gone: bool,
 }
 
@@ -124,13 +128,19 @@ pub(super) struct World {
 impl World {
     /// `count` shards that are siblings.
     pub(super) fn new(count: usize) -> Self {
+        Self::of(&vec!["node-a"; count])
+    }
+
+    /// Shards of these nodes, to be linked; they are siblings only if the nodes are one.
+    pub(super) fn of(nodes: &[&str]) -> Self {
+        let count = nodes.len();
         let rings: Vec<_> = (0..count).map(|_| mpsc::channel(64)).collect();
         let senders: Vec<_> = rings.iter().map(|(sender, _)| sender.clone()).collect();
         let shards = rings.into_iter().enumerate().map(|(at, (_, media))| {
             let siblings = senders.iter().enumerate().map(|(n, s)| (n != at).then(|| s.clone())).collect();
             let wire = Rc::new(Wire::default());
             let (sender, events) = mpsc::channel(64);
-            let links = Links::new(RelayConfig::default(), "node-a".parse().unwrap());
+            let links = Links::new(RelayConfig::default(), nodes[at].parse().unwrap());
             let socket = Rc::clone(&wire) as Rc<dyn Socket>;
             let core = ShardCore::new(Arc::clone(identity()), socket, siblings, sender, links);
             Shard { core, wire, events, media }
@@ -198,6 +208,8 @@ impl World {
             reports: 0,
             last_report: None,
             byes: 0,
+            channel: None,
+            messages: Vec::new(),
             gone: false,
         });
         (transport, remote, n)
@@ -237,7 +249,18 @@ impl World {
 
     /// A viewer, not connected yet, of a video and an audio track with or without RTX. Returns its client and its peer.
     pub(super) fn viewer_unconnected(&mut self, shard: usize, id: &str, rtx: bool) -> (usize, PeerId) {
-        let (transport, remote, client) = self.transport(shard, false);
+        self.viewer_with(shard, id, rtx, false)
+    }
+
+    /// A connected viewer with a data channel, which the node opens.
+    pub(super) fn talker(&mut self, shard: usize, id: &str) -> usize {
+        let client = self.viewer_with(shard, id, true, true).0;
+        self.until("the channel is open", |w| w.clients[client].channel.is_some());
+        client
+    }
+
+    fn viewer_with(&mut self, shard: usize, id: &str, rtx: bool, channel: bool) -> (usize, PeerId) {
+        let (transport, remote, client) = self.transport(shard, channel);
         let n = client as u32;
         let exts = viewer_exts();
         let track = |no: u8, codec, ssrc, pt| EgressTrack {
@@ -257,7 +280,7 @@ impl World {
                 track(0, Codec::Vp8, Ssrc(0x10_0000 + n), Pt(96)),
                 track(1, Codec::Opus, Ssrc(0x20_0000 + n), Pt(111)),
             ],
-            channel_label: None,
+            channel_label: channel.then(|| id.to_owned()),
         });
         let peer = self.next_peer();
         self.command(shard, ShardCommand::AddViewer { peer, key: key(id), setup, reported: true, ready: None });
@@ -278,6 +301,21 @@ impl World {
     }
 
     // --- media -------------------------------------------------------------------------------------------------------
+
+    /// A client opens a data channel of its own, as the SDK does when it publishes.
+    pub(super) fn open_channel(&mut self, client: usize) {
+        let now = self.now;
+        self.clients[client].peer.open_channel(now, "s").unwrap();
+        self.until("the channel is open", |w| w.clients[client].channel.is_some());
+    }
+
+    /// A client says something on its data channel.
+    pub(super) fn say(&mut self, client: usize, binary: bool, message: &[u8]) {
+        let now = self.now;
+        let Client { peer, channel, .. } = &mut self.clients[client];
+        peer.send_message(now, channel.unwrap(), binary, Bytes::copy_from_slice(message)).unwrap();
+        self.settle();
+    }
 
     /// A publisher sends one packet. Its number is also the end of its payload.
     pub(super) fn send(&mut self, client: usize, ssrc: Ssrc, seq: u16, timestamp: u32, keyframe: bool) {
@@ -413,6 +451,7 @@ impl World {
                     if let Some(client) = self.clients.iter_mut().find(|c| c.address == to && c.shard == at && !c.gone)
                     {
                         client.take(now, datagram);
+                        client.hear();
                     }
                 }
             }
@@ -500,6 +539,19 @@ impl Client {
             }
             Received::Nothing if classify(&datagram) == DatagramKind::Rtp => self.refused.push(datagram),
             Received::Nothing => {}
+        }
+    }
+
+    /// Takes what its data channel brought.
+    fn hear(&mut self) {
+        while let Some(event) = self.peer.poll_event() {
+            match event {
+                TestPeerEvent::Channel(ChannelEvent::Open { id, .. }) => self.channel = Some(id),
+                TestPeerEvent::Channel(ChannelEvent::Message { binary, data, .. }) => {
+                    self.messages.push((binary, data.to_vec()));
+                }
+                _ => {}
+            }
         }
     }
 
