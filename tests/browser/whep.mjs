@@ -1,9 +1,11 @@
 // A browser watches by WHEP, with a client of thirty lines of its own.
 //
 //   drive whep.mjs --url http://127.0.0.1:5081/WebRTCAppEE/whep/stream1 [--browser chromium|firefox] [--seconds 5]
-//                  [--codec VP8|H264|VP9|AV1] [--token T] [--loss 5 --delay 25]
+//                  [--codec VP8|H264|VP9|AV1] [--token T] [--loss 5 --delay 25] [--rate 600 --rateSeconds 10]
 //
 // With --loss, that share (in percent) of the datagrams is lost each way, and the others are --delay milliseconds late.
+// With --rate, the path carries that many kbit/s towards the browser, for --rateSeconds after the first frame; the event
+// `narrow` then says what was seen, and `lifted` how long the picture took to be as high as at first (or --height).
 // The result has what was seen and heard, the status and headers of the answer, and the status of the DELETE.
 import { launch, openPage } from "./lib/browser.mjs";
 import { emit, lasting, options, run, until } from "./lib/driver.mjs";
@@ -18,6 +20,9 @@ const option = options({
   codec: "",
   token: "",
   loss: 0,
+  rate: 0,
+  rateSeconds: 10,
+  height: 0,
   delay: 0,
   startDeadline: 20,
   deadline: 300,
@@ -76,10 +81,11 @@ await run(option.deadline, async () => {
   const browser = await launch(option.browser);
   const { page, complaints } = await openPage(browser);
   let network;
+  const rate = { kbps: 0 };
   await page.exposeFunction("through", async (sdp) => {
     const node = candidateOf(sdp);
-    if (!node || (option.loss === 0 && option.delay === 0)) return sdp;
-    network = await lossy(node, { loss: option.loss, delayMs: option.delay });
+    if (!node || (option.loss === 0 && option.delay === 0 && option.rate === 0)) return sdp;
+    network = await lossy(node, { loss: option.loss, delayMs: option.delay, rate });
     return through(sdp, network);
   });
   await page.goto(`${base}/whep`);
@@ -94,6 +100,18 @@ await run(option.deadline, async () => {
   );
   if (first === undefined) return { ok: false, why: "no frame was shown", ...answer, complaints };
   emit("playing", { firstFrameMs: first });
+  if (option.rate > 0) {
+    const height = () => page.evaluate(() => document.getElementById("video").videoHeight);
+    const top = (h) => option.height === 0 || h >= option.height;
+    await until(async () => top(await height()), 15_000, 100);
+    rate.kbps = option.rate;
+    const narrow = summary(await watch(page, "#video", lasting(option.rateSeconds)));
+    emit("narrow", { ...narrow, height: await height() });
+    rate.kbps = 0;
+    const began = Date.now();
+    const back = await until(async () => top(await height()), 20_000, 100);
+    emit("lifted", { topAfterMs: back === undefined ? null : Date.now() - began, height: await height() });
+  }
   const seen = summary(await watch(page, "#video", lasting(option.seconds)));
   const deleted = await page.evaluate(() => window.finish());
   return { ...seen, ...answer, deleted, network: network?.counts, complaints };

@@ -5,6 +5,7 @@ use ams_testkit::cluster::{Cluster, ClusterOptions};
 use ams_testkit::light::{LightPublisher, LightViewer};
 use ams_testkit::sdp::NodeSdp;
 use anyhow::ensure;
+use futures_util::future::try_join_all;
 
 use super::{PROMPTLY, SOON, all_intact, all_told_within};
 
@@ -14,11 +15,8 @@ fn viewers_on_both_shards_get_intact_media() {
         let cluster = Cluster::start(ClusterOptions::new(70, 1).args(&["--shards", "2"])).await?;
         let mut publisher = LightPublisher::publish(&cluster.origin.socket(), "sharded").await?;
         let sockets = [cluster.origin.socket(), cluster.edge(0)?.socket()];
-        // One after the other: each goes where the fewest are.
-        let mut viewers = Vec::new();
-        for n in 0..8 {
-            viewers.push(LightViewer::play(&sockets[n % 2], "sharded").await?);
-        }
+        // All at once: each goes where the fewest are, those on the way counted.
+        let mut viewers = try_join_all((0..8).map(|n| LightViewer::play(&sockets[n % 2], "sharded"))).await?;
         for place in 0..2 {
             let mut ports = Vec::new();
             for viewer in viewers.iter().skip(place).step_by(2) {

@@ -28,6 +28,7 @@ fn more_connections_than_there_is_room_for_are_told_so() {
         ensure!(refused == 20, "{refused} of the last 20 were told 503");
         witness.undisturbed("60 connections").await?;
         open.clear();
+        witness.node.wait_metric("ams_connections_refused_total", SOON, |n| n >= 20.0).await?;
         let answer = ams_testkit::eventually("there is room again", SOON, || async {
             http::get(&witness.node.url("/healthz")).await.ok().filter(|answer| answer.status == 200)
         })
@@ -90,6 +91,33 @@ fn requests_that_come_too_fast_are_told_when_to_come_again() {
         })
         .await?;
         witness.unburdened("too many requests").await
+    });
+}
+
+#[test]
+fn what_is_refused_is_counted() {
+    case(async {
+        let witness = Witness::start(5, &[]).await?;
+        let node = &witness.node;
+        for name in ["ams_http_refused_total", "ams_sockets_closed_total", "ams_descriptions_refused_total"] {
+            ensure!(node.metric(name).await? == 0.0, "{name} at first");
+        }
+        ensure!(http::get(&node.url("/nothing/of/this/name")).await?.status == 404);
+        let sdp = [("content-type", "application/sdp")];
+        ensure!(http::send("POST", &node.url("/WebRTCAppEE/whep/witness"), &sdp, "nonsense").await?.status == 400);
+        ensure!(node.metric("ams_http_refused_total").await? == 2.0, "two requests");
+
+        let mut socket = AmsSocket::connect(&node.socket()).await?;
+        socket.send(serde_json::json!({"command": "publish", "streamId": "refused"})).await?;
+        socket.command("start", SOON).await?;
+        let offer = serde_json::json!({
+            "command": "takeConfiguration", "streamId": "refused", "type": "offer", "sdp": "nonsense"
+        });
+        socket.send(offer).await?;
+        node.wait_metric("ams_descriptions_refused_total", SOON, |n| n == 1.0).await?;
+        socket.send_text("x".repeat(200 * 1024)).await?;
+        node.wait_metric("ams_sockets_closed_total", SOON, |n| n == 1.0).await?;
+        Ok(())
     });
 }
 

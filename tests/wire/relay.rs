@@ -128,6 +128,7 @@ fn a_wrong_key_is_refused_by_both_ends() {
             witness.undisturbed(name).await?;
         }
         ensure!(witness.node.log().contains("relay link refused"), "the operator is told");
+        witness.node.wait_metric("ams_relay_links_refused_total", SOON, |n| n == 2.0).await?;
         let linked = link(witness.node.relay, "edge-1", Some(KEY)).await.context("the right key")?;
         witness.node.wait_metric("ams_relay_links", SOON, |n| n == 1.0).await?;
         drop(linked);

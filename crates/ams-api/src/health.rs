@@ -51,7 +51,9 @@ pub(crate) async fn metrics(State(state): State<Shared>, Extension(client): Exte
         return answer(StatusCode::FORBIDDEN, &body);
     }
     let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4"), (header::CACHE_CONTROL, "no-store")];
-    (headers, state.node.metrics().await).into_response()
+    let mut text = state.node.metrics().await;
+    state.refusals.write(&mut text);
+    (headers, text).into_response()
 }
 
 /// AMS's version object. Its tools look for "Enterprise Edition" before they use a cluster.

@@ -9,7 +9,7 @@
 //! - `socket`: AMS's WebSocket
 //! - `media`, `resources`: WHIP and WHEP
 //! - `health`, `pages`: everything else a balancer or a browser asks for
-//! - `problem`: refusals as HTTP
+//! - `problem`, `refusals`: refusals as HTTP, and how many there were
 
 mod client;
 pub mod config;
@@ -20,6 +20,7 @@ mod pages;
 pub mod port;
 mod problem;
 mod rate;
+mod refusals;
 mod resources;
 mod serve;
 mod socket;
@@ -91,7 +92,7 @@ impl Api {
 
     /// As [`Api::serve`], with a router that more was merged into.
     pub async fn serve_router(&self, listener: TcpListener, router: Router, stop: CancellationToken) {
-        serve::serve(listener, router, &self.state.config, stop).await;
+        serve::serve(listener, router, &self.state, stop).await;
     }
 
     /// Tells every WebSocket to reconnect elsewhere (`server_will_stop`), refuses new sockets and HTTP sessions, and

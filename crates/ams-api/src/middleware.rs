@@ -33,6 +33,7 @@ pub(crate) async fn guard(State(state): State<Shared>, mut request: Request, nex
         response = StatusCode::NO_CONTENT.into_response();
     }
 
+    state.refusals.answered(response.status().as_u16());
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));

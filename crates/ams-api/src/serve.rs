@@ -30,7 +30,7 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use crate::client::is_trusted;
-use crate::config::ApiConfig;
+use crate::state::ApiState;
 
 /// Pause after an accept that failed for want of something, usually file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -45,7 +45,8 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nCont
 /// Serves `router` on `listener` until `stop` is cancelled, then lets running requests finish for a few seconds.
 ///
 /// WebSockets are not requests: they go on until [`crate::Api::shutdown`] closes them.
-pub(crate) async fn serve(listener: TcpListener, router: Router, config: &ApiConfig, stop: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, router: Router, state: &ApiState, stop: CancellationToken) {
+    let config = &state.config;
     let limits = &config.limits;
     let gate = Gate {
         total: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
@@ -71,6 +72,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, config: &ApiCon
         let counted = !is_trusted(peer.ip().to_canonical(), &config.trusted_proxies);
         let Some(place) = gate.enter(peer.ip().to_canonical(), counted) else {
             refuse(stream);
+            state.refusals.connection();
             continue;
         };
         // Signalling is small messages that somebody waits for.

@@ -81,6 +81,7 @@ pub(crate) async fn upgrade(
 async fn run(mut socket: WebSocket, state: Shared, app: AppName, caller: Caller) {
     let mut driver = Driver::new(&state, app, caller);
     let farewell = converse(&mut socket, &state, &mut driver).await;
+    state.refusals.closed(farewell.code);
     debug!(code = farewell.code, reason = farewell.reason, "socket ended");
     let goodbye = async {
         let frame = CloseFrame { code: farewell.code, reason: farewell.reason.into() };

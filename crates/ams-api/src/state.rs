@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::ApiConfig;
 use crate::port::Node;
 use crate::rate::RateLimiter;
+use crate::refusals::Refusals;
 use crate::resources::Resources;
 
 pub(crate) struct ApiState {
@@ -19,6 +20,7 @@ pub(crate) struct ApiState {
     pub(crate) config: ApiConfig,
     pub(crate) rates: RateLimiter,
     pub(crate) resources: Resources,
+    pub(crate) refusals: Arc<Refusals>,
     /// Every task this crate starts; [`crate::Api::shutdown`] waits for them.
     pub(crate) tasks: TaskTracker,
     /// Clients are told to reconnect elsewhere; new sockets are refused.
@@ -40,6 +42,7 @@ impl ApiState {
             node,
             rates: RateLimiter::new(limit, Instant::now()),
             resources: Resources::new(config.limits.http_sessions),
+            refusals: Arc::default(),
             tasks: TaskTracker::new(),
             announced: CancellationToken::new(),
             closing: CancellationToken::new(),

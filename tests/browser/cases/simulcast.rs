@@ -2,7 +2,7 @@
 
 use ams_testkit::driver::Driver;
 
-use super::{Demo, PATIENCE, Picture, finish, result, saw};
+use super::{Demo, PATIENCE, Picture, finish, result, saw, say};
 
 #[tokio::test]
 async fn a_simulcast_publisher_is_watched_in_its_best_layer() {
@@ -28,4 +28,30 @@ async fn a_simulcast_publisher_is_watched_in_its_best_layer() {
     for rid in ["q", "h", "f"] {
         assert!(frames(rid) > Some(50), "layer {rid}: {sent:#}");
     }
+}
+
+#[tokio::test]
+async fn a_narrow_path_is_given_a_layer_that_fits_and_the_best_again_when_it_is_wide() {
+    let demo = Demo::start().await;
+    let (whip, whep) = (demo.origin("whip/narrow"), demo.edge("whep/narrow"));
+    let size = ["--width", "1280", "--height", "720", "--fps", "15"];
+    let args = [&["--url", &whip, "--simulcast", "3", "--seconds", "0"], &size[..]].concat();
+    let mut publisher = Driver::start("whip.mjs", &args).unwrap();
+    publisher.event("layers", PATIENCE).await.unwrap();
+
+    let network = ["--delay", "25", "--rate", "600", "--rateSeconds", "10", "--height", "720"];
+    let args = [&["--url", &whep, "--browser", "chromium", "--seconds", "3"], &network[..]].concat();
+    let mut viewer = Driver::start("whep.mjs", &args).unwrap();
+    let narrow = viewer.event("narrow", PATIENCE * 2).await.unwrap();
+    let lifted = viewer.event("lifted", PATIENCE * 2).await.unwrap();
+    let seen = result(&mut viewer).await;
+    say(&format!(
+        "600 kbit/s: {} lines, {} fps, longest still {} s; wide again: {} lines after {} ms",
+        narrow["height"], narrow["fps"], narrow["longestStillS"], lifted["height"], lifted["topAfterMs"]
+    ));
+    assert!(narrow["height"].as_u64().is_some_and(|h| h == 180 || h == 360), "a layer that fits: {narrow:#}");
+    assert!(narrow["longestStillS"].as_f64() <= Some(1.0), "{narrow:#}");
+    assert!(lifted["topAfterMs"].as_u64().is_some_and(|ms| ms <= 10_000), "{lifted:#}");
+    saw("narrow path, wide again", &seen, Picture::Camera, Some("VP8"));
+    finish(publisher).await;
 }

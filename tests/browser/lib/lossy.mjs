@@ -2,6 +2,9 @@
 import { createSocket } from "node:dgram";
 import { atEnd } from "./driver.mjs";
 
+/** What a router keeps of what does not fit. */
+const QUEUE_MS = 300;
+
 /** A generator of numbers in [0, 1) that gives the same ones every time (mulberry32). */
 function generator(seed) {
   let state = seed >>> 0;
@@ -15,19 +18,36 @@ function generator(seed) {
 
 /**
  * Listens beside `target` ({address, port}, IPv4) and returns {address, port, counts}. `loss` is the share lost each
- * way in percent, `delayMs` how late the others are. Clients are told apart by their address.
+ * way in percent, `delayMs` how late the others are. Towards the client the path carries `rate.kbps` kbit/s, all if 0,
+ * and what does not fit waits in a queue of 300 ms; `rate` may be changed while it runs. Clients are told apart by their
+ * address.
  */
-export async function lossy(target, { loss, delayMs, seed = 1 }) {
+export async function lossy(target, { loss, delayMs, rate = { kbps: 0 }, seed = 1 }) {
   const chance = generator(seed);
-  const counts = { toClient: 0, toNode: 0, lost: 0 };
+  const counts = { toClient: 0, toNode: 0, lost: 0, overflowed: 0 };
   const towards = new Map();
-  const pass = (way, send) => {
+  let busyUntil = 0;
+  /** Milliseconds that a datagram of so many bytes waits in the queue and on the line; undefined if it does not fit. */
+  const queued = (bytes) => {
+    if (rate.kbps === 0) return 0;
+    const now = performance.now();
+    const start = Math.max(now, busyUntil);
+    if (start - now > QUEUE_MS) return undefined;
+    busyUntil = start + ((bytes + 28) * 8) / rate.kbps;
+    return busyUntil - now;
+  };
+  const pass = (way, bytes, send) => {
     if (chance() * 100 < loss) {
       counts.lost += 1;
       return;
     }
+    const wait = way === "toClient" ? queued(bytes) : 0;
+    if (wait === undefined) {
+      counts.overflowed += 1;
+      return;
+    }
     counts[way] += 1;
-    if (delayMs > 0) setTimeout(send, delayMs);
+    if (delayMs + wait > 0) setTimeout(send, delayMs + wait);
     else send();
   };
   const open = () => createSocket({ type: "udp4", recvBufferSize: 1 << 20 });
@@ -41,12 +61,12 @@ export async function lossy(target, { loss, delayMs, seed = 1 }) {
       far = open();
       far.bind();
       far.on("message", (answer) =>
-        pass("toClient", () => !closed && near.send(answer, client.port, client.address)),
+        pass("toClient", answer.length, () => !closed && near.send(answer, client.port, client.address)),
       );
       towards.set(name, far);
       sockets.push(far);
     }
-    pass("toNode", () => !closed && far.send(data, target.port, target.address));
+    pass("toNode", data.length, () => !closed && far.send(data, target.port, target.address));
   });
   await new Promise((resolve) => near.bind(0, target.address, resolve));
   atEnd(() => {

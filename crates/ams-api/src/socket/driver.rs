@@ -19,6 +19,7 @@ use super::translate::{end_of, publish_request, refusal_of, rendition_of, shown_
 use crate::port::{
     Answer, Caller, EndReason, Node, Offer, Opened, PlayRequest, Refusal, Rendition, SessionEvent, SessionId, WaitGuard,
 };
+use crate::refusals::Refusals;
 use crate::state::ApiState;
 
 /// What the socket is to do.
@@ -70,6 +71,7 @@ pub(super) struct Driver {
     /// Subscribed while something is waited for.
     starts: Option<broadcast::Receiver<StreamKey>>,
     stop_announced: bool,
+    refusals: Arc<Refusals>,
 }
 
 impl Driver {
@@ -86,6 +88,7 @@ impl Driver {
             waits: HashMap::new(),
             starts: None,
             stop_announced: false,
+            refusals: Arc::clone(&state.refusals),
         }
     }
 
@@ -306,6 +309,9 @@ impl Driver {
             Done::ViewerAnswered(_, Ok(())) => {}
             Done::PublisherAnswered(leg, Err(refusal)) | Done::ViewerAnswered(leg, Err(refusal)) => {
                 debug!(leg = leg.0, %refusal, "session description refused");
+                if matches!(refusal, Refusal::BadDescription(_)) {
+                    self.refusals.description();
+                }
                 self.event(Event::Refused { leg, refusal: refusal_of(&refusal) });
             }
             Done::Closed(leg) => self.event(Event::Closed { leg }),

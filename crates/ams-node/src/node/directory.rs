@@ -191,6 +191,22 @@ impl Directory {
         ShardNo(at as u16)
     }
 
+    /// Counts one more transport on the shard with the fewest, before its session is there. [`Self::leave_seat`] follows.
+    pub fn take_seat(&mut self) -> ShardNo {
+        let shard = self.least_loaded();
+        if let Some(load) = self.load.get_mut(usize::from(shard.0)) {
+            *load += 1;
+        }
+        shard
+    }
+
+    /// Undoes [`Self::take_seat`].
+    pub fn leave_seat(&mut self, shard: ShardNo) {
+        if let Some(load) = self.load.get_mut(usize::from(shard.0)) {
+            *load = load.saturating_sub(1);
+        }
+    }
+
     /// Notes that a session's transport is on `shard`.
     pub fn place(&mut self, session: &SessionId, shard: ShardNo) {
         if let Some(s) = self.sessions.get_mut(session) {

@@ -169,6 +169,7 @@ impl NodeCore {
             // More than that at once is no cluster; whoever is over it tries again.
             if self.directory().links.len() >= LINKS_MAX {
                 debug!(%remote, "relay connection refused: {LINKS_MAX} links are open");
+                self.links_refused.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
             let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else { continue };
@@ -184,7 +185,10 @@ impl NodeCore {
                         }
                     }
                     Err(RelayError::Closed) => debug!(%remote, "relay connection closed before its handshake"),
-                    Err(error) => warn!(%remote, %error, "relay link refused"),
+                    Err(error) => {
+                        node.links_refused.fetch_add(1, Ordering::Relaxed);
+                        warn!(%remote, %error, "relay link refused");
+                    }
                 }
             });
         }

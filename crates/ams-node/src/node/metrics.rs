@@ -3,6 +3,7 @@
 //! Owns names, help texts and types. Labels are few; a stream's or viewer's name is never one.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
@@ -119,6 +120,13 @@ impl NodeCore {
         };
         row("ams_sessions", Kind::Gauge, "Sessions, connected or not.", sessions);
         row("ams_waiting", Kind::Gauge, "Places on the waiting list.", waiting);
+        let refused = self.links_refused.load(Ordering::Relaxed);
+        row(
+            "ams_relay_links_refused_total",
+            Kind::Counter,
+            "Relay links refused: wrong key, version or limits.",
+            refused,
+        );
         let registry = self.registry.stats();
         row("ams_registry_calls_total", Kind::Counter, "Calls to the registry.", registry.calls);
         row("ams_registry_failures_total", Kind::Counter, "Calls to the registry that failed.", registry.failed);

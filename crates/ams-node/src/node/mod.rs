@@ -68,6 +68,8 @@ pub struct NodeCore {
     links: OriginLinks,
     starts: broadcast::Sender<StreamKey>,
     registry_ok: AtomicBool,
+    /// Relay links that were refused.
+    links_refused: AtomicU64,
     draining: AtomicBool,
     next_id: AtomicU64,
     tasks: TaskTracker,

@@ -39,11 +39,24 @@ struct Attached {
     home: ShardNo,
 }
 
+/// A place on a shard for a viewer who is on the way; given back when dropped, by when the session counts itself.
+struct Seat {
+    node: Arc<NodeCore>,
+    shard: ShardNo,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.node.directory().leave_seat(self.shard);
+    }
+}
+
 impl NodeCore {
     /// Opens a viewer's session with an offer of ours.
     pub(super) async fn open_viewer(self: &Arc<Self>, request: PlayRequest) -> Result<Opened<Offer>, Refusal> {
         let stream = self.attach(&request.key).await?;
-        let shard = self.directory().least_loaded();
+        let seat = self.take_seat();
+        let shard = seat.shard;
         let (mut local, mut transport) = self.local_description(shard);
         local.data_channel = request.data_channel;
         transport.data_channel = request.data_channel;
@@ -71,7 +84,8 @@ impl NodeCore {
     ) -> Result<Opened<Answer>, Refusal> {
         let offer = RemoteSdp::parse(sdp).map_err(bad_description)?;
         let stream = self.attach(&request.key).await?;
-        let shard = self.directory().least_loaded();
+        let seat = self.take_seat();
+        let shard = seat.shard;
         let (local, mut transport) = self.local_description(shard);
         let tracks = play_tracks(&request.key, &stream.tracks);
         let answer = answer_play(&offer, &tracks, &local).map_err(bad_description)?;
@@ -88,6 +102,12 @@ impl NodeCore {
         let role = Role::Viewer { offer: None };
         let (session, events) = self.add_viewer(&request, shard, stream, role, etag, setup).await?;
         Ok(Opened { session, value, events })
+    }
+
+    /// Chooses the shard of the next viewer and keeps its seat, so that those who come meanwhile are spread as well.
+    fn take_seat(self: &Arc<Self>) -> Seat {
+        let shard = self.directory().take_seat();
+        Seat { node: Arc::clone(self), shard }
     }
 
     async fn add_viewer(

@@ -134,6 +134,7 @@ pub async fn run_with<F: Future<Output = ()>>(
         links: OriginLinks::default(),
         starts: broadcast::Sender::new(STARTS_KEPT),
         registry_ok: AtomicBool::new(true),
+        links_refused: AtomicU64::new(0),
         draining: AtomicBool::new(false),
         next_id: AtomicU64::new(1),
         tasks: TaskTracker::new(),
