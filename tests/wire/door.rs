@@ -8,6 +8,7 @@ use ams_testkit::light::LightViewer;
 use ams_testkit::node::{NodeOptions, NodeProcess};
 use ams_testkit::{http, rawhttp};
 use anyhow::{Context, ensure};
+use futures_util::future::join_all;
 use tokio::net::TcpStream;
 
 use super::{SOON, Witness};
@@ -48,12 +49,10 @@ fn one_address_may_not_take_all_connections() {
         for _ in 0..20 {
             open.push(TcpStream::connect(node.http).await?);
         }
-        let mut refused = 0;
-        for stream in open.iter_mut().rev().take(8) {
-            let reply = rawhttp::read(stream, Duration::from_millis(500)).await;
-            refused += usize::from(reply.status() == 503 && reply.closed);
-        }
-        ensure!(refused == 8, "{refused} of the last 8 were told 503: {}", node.log());
+        let replies = join_all(open.iter_mut().map(|stream| rawhttp::read(stream, Duration::from_secs(1)))).await;
+        let refused = replies.iter().filter(|reply| reply.status() == 503 && reply.closed).count();
+        // The check that the node is ready came from this address, too: its connection may have had a place meanwhile.
+        ensure!((8..=9).contains(&refused), "{refused} of 20 were told 503: {}", node.log());
         let neighbour = tokio::net::TcpSocket::new_v4()?;
         neighbour.bind("127.1.2.99:0".parse()?)?;
         let mut stream = neighbour.connect(node.http).await?;
