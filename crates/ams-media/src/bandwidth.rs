@@ -24,6 +24,8 @@ use rate::RateControl;
 pub const ESTIMATE_MIN: Bitrate = Bitrate(50_000);
 /// Nor above this.
 pub const ESTIMATE_MAX: Bitrate = Bitrate(100_000_000);
+/// Arrivals beyond this, in microseconds, are no times: what a report can say ends far below (RTP's is 24 bits of 64 ms).
+const ARRIVAL_MAX: u64 = 1 << 50;
 /// Feedback that fails to come for this long, while packets are sent, counts as heavy loss.
 const SILENCE: Duration = Duration::from_millis(1500);
 
@@ -85,6 +87,9 @@ impl BandwidthEstimator {
                 lost += u32::from(self.history.lost(seq));
                 continue;
             };
+            if arrival.unsigned_abs() > ARRIVAL_MAX {
+                continue;
+            }
             let Some(sent) = self.history.arrived(seq) else { continue };
             arrived += 1;
             self.acked.add(arrival, sent.len);

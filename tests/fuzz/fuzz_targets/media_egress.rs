@@ -10,16 +10,27 @@ use std::time::Duration;
 
 use ams_fuzz::{Input, at};
 use ams_media::{Insert, Kept, LayerMonitor, MediaPacket, PacketExtensions, PacketRing, RingLimits, ViewerTrack};
-use ams_types::{ExtSeq, LayerNo, TrackNo};
+use ams_media::payload::vp8_ids::Vp8Ids;
+use ams_types::{Codec, ExtSeq, LayerNo, TrackNo};
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 
 const KEPT: Kept = Kept { bytes: 4000, span: Duration::from_secs(2) };
 const LIMITS: RingLimits = RingLimits { packets: 64, history: KEPT, run: KEPT };
 
+/// A VP8 payload whose descriptor may be anything.
+fn payload(input: &mut Input<'_>) -> Bytes {
+    let mut payload = vec![0; 100];
+    for byte in payload.iter_mut().take(8) {
+        *byte = input.u8();
+    }
+    payload.truncate(usize::from(input.u8() % 100));
+    payload.into()
+}
+
 fuzz_target!(|bytes: &[u8]| {
     let mut input = Input::new(bytes);
-    let mut track = ViewerTrack::new(90_000, input.u16(), input.u32());
+    let mut track = ViewerTrack::new(90_000, input.u16(), input.u32()).for_codec(Codec::Vp8);
     let mut monitor = LayerMonitor::default();
     let mut rings: Vec<PacketRing> = (0..3).map(|_| PacketRing::new(LIMITS)).collect();
     let mut next = [1u64 << 16; 3];
@@ -64,7 +75,7 @@ fuzz_target!(|bytes: &[u8]| {
                     marker: false,
                     keyframe: kind & 1 == 1,
                     extensions: PacketExtensions::default(),
-                    payload: Bytes::from_static(&[0; 100]),
+                    payload: payload(&mut input),
                     ingest_at: at(clock),
                 });
                 if rings[usize::from(layer)].insert(packet.clone()) != Insert::Stored {
@@ -77,6 +88,10 @@ fuzz_target!(|bytes: &[u8]| {
                     track.skip(&packet);
                 } else if let Some(rewritten) = track.forward(&packet) {
                     assert!(rewritten.seq.0 < 1 << 48);
+                    let mut patched = packet.payload.to_vec();
+                    rewritten.vp8.apply(&mut patched);
+                    assert_eq!(patched.len(), packet.payload.len());
+                    assert_eq!(Vp8Ids::read(&patched).is_some(), Vp8Ids::read(&packet.payload).is_some());
                     let former = given.insert(rewritten.seq.0, (run, layer, seq));
                     assert_eq!(former, None, "number {} was given out twice", rewritten.seq.0);
                 }

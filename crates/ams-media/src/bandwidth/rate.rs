@@ -42,7 +42,7 @@ pub(super) struct RateControl {
 impl RateControl {
     pub(super) fn new(now: Instant, start: Bitrate) -> Self {
         Self {
-            estimate: start.0 as f64,
+            estimate: start.clamp(ESTIMATE_MIN, ESTIMATE_MAX).0 as f64,
             updated_at: now,
             decreased_at: None,
             loss_decreased_at: None,
