@@ -105,6 +105,10 @@ impl RateControl {
             return;
         }
         let Some(acked) = acked else { return };
+        // What arrives without a queue is carried.
+        if acked > self.estimate {
+            self.set_rate(acked);
+        }
         if self.full_at.is_some_and(|full| acked >= BEYOND_FULL * full) {
             self.full_at = None;
         }
