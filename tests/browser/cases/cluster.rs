@@ -105,8 +105,11 @@ async fn pages_come_back_by_themselves_after_a_killed_edge_and_a_killed_origin()
         say(&format!("killed {what}: the page plays {} ms after it was ready again", again.elapsed().as_millis()));
     }
 
+    // The page says so at the first frame. What it shows is sampled twice a second: let some samples be of now.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let seen = finish(player).await;
     assert!(seen["looksLikeFakeCamera"] == true, "{seen:#}");
+    assert!(seen["framesDecoded"].as_u64() >= Some(20), "{seen:#}");
     finish(publisher).await;
     cluster.stop().await;
 }
