@@ -50,6 +50,7 @@ pub fn packet(seq: u64, len: usize) -> Arc<MediaPacket> {
         extensions: PacketExtensions::default(),
         payload: Bytes::from(vec![0x5a; len]),
         ingest_at: Instant::now(),
+        age: Duration::ZERO,
     })
 }
 

@@ -21,7 +21,7 @@ fn rewrite(c: &mut Criterion) {
         b.iter(|| {
             let packet = packet(seq, 0);
             seq += 1;
-            black_box(track.forward(&packet))
+            black_box(track.forward(packet.ingest_at, &packet))
         });
     });
 }

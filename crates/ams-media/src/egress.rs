@@ -96,7 +96,7 @@ impl ViewerTrack {
     /// The numbers under which the viewer gets this packet of the track; none if it does not get it.
     ///
     /// Seal and send it exactly once: no number is ever given out again.
-    pub fn forward(&mut self, packet: &MediaPacket) -> Option<Rewritten> {
+    pub fn forward(&mut self, now: Instant, packet: &MediaPacket) -> Option<Rewritten> {
         let source = Source { run: self.run, layer: packet.layer };
         match self.selector.wants(packet) {
             Verdict::Forward => {}
@@ -105,7 +105,7 @@ impl ViewerTrack {
                 return None;
             }
             Verdict::SwitchHere => {
-                if !self.rewriter.switch_source(source, packet) {
+                if !self.rewriter.switch_source(now, source, packet) {
                     self.counters.dropped_late += 1;
                     return None;
                 }
@@ -246,8 +246,8 @@ mod tests {
     fn video_begins_at_a_keyframe() {
         let (mut track, now) = (track(), start());
         assert_eq!(track.waiting_keyframe(), Some(LayerNo(0)));
-        assert_eq!(track.forward(&packet(1, 0, now)), None);
-        let first = track.forward(&packet(2, 3000, now).keyframe()).unwrap();
+        assert_eq!(track.forward(now, &packet(1, 0, now)), None);
+        let first = track.forward(now, &packet(2, 3000, now).keyframe()).unwrap();
         assert_eq!((first.seq, first.timestamp), (ExtSeq(100), 7000));
         assert_eq!(track.waiting_keyframe(), None);
         let counters = track.counters();
@@ -272,7 +272,7 @@ mod tests {
                 track.set_target(LayerNo(1));
                 assert_eq!(track.waiting_keyframe(), Some(LayerNo(1)));
             }
-            track.forward(packet).map(|r| (r.seq.0, r.timestamp))
+            track.forward(now, packet).map(|r| (r.seq.0, r.timestamp))
         })
         .collect();
         let want = [Some((100, 7000)), Some((101, 10_000)), None, Some((102, 11_530)), None, Some((103, 14_530))];
@@ -291,7 +291,7 @@ mod tests {
         };
         let mut got = Vec::new();
         let mut take = |track: &mut ViewerTrack, packet: MediaPacket| {
-            let Some(rewritten) = track.forward(&packet) else { return };
+            let Some(rewritten) = track.forward(now, &packet) else { return };
             let mut payload = packet.payload.to_vec();
             rewritten.vp8.apply(&mut payload);
             let again = track.nack(now, RTT, rewritten.seq.low16()).map(|resend| resend.rewritten(&packet));
@@ -310,22 +310,22 @@ mod tests {
     #[test]
     fn a_slow_viewer_resumes_at_a_keyframe_without_a_gap() {
         let (mut track, now) = (track(), start());
-        track.forward(&packet(1, 0, now).keyframe()).unwrap();
+        track.forward(now, &packet(1, 0, now).keyframe()).unwrap();
         track.skip_to_keyframe();
-        assert_eq!(track.forward(&packet(2, 3000, now)), None);
-        let next = track.forward(&packet(300, 900_000, now + ms(10_000)).keyframe()).unwrap();
+        assert_eq!(track.forward(now, &packet(2, 3000, now)), None);
+        let next = track.forward(now, &packet(300, 900_000, now + ms(10_000)).keyframe()).unwrap();
         assert_eq!((next.seq, next.timestamp), (ExtSeq(101), 907_000));
-        assert_eq!(track.forward(&packet(2, 3000, now)), None, "from before the pause");
+        assert_eq!(track.forward(now, &packet(2, 3000, now)), None, "from before the pause");
     }
 
     #[test]
     fn a_new_publisher_goes_on_where_the_old_one_stopped() {
         let (mut track, now) = (track(), start());
-        track.forward(&packet(900, 123_456, now).keyframe()).unwrap();
+        track.forward(now, &packet(900, 123_456, now).keyframe()).unwrap();
         track.on_source_restart();
         assert_eq!(track.waiting_keyframe(), Some(LayerNo(0)));
         assert_eq!(track.nack(now, RTT, 100), None, "its packet belongs to a former source");
-        let next = track.forward(&packet(3, 50, now + ms(2000)).keyframe()).unwrap();
+        let next = track.forward(now, &packet(3, 50, now + ms(2000)).keyframe()).unwrap();
         assert_eq!((next.seq, next.timestamp), (ExtSeq(101), 7000 + 180_000));
     }
 
@@ -336,7 +336,7 @@ mod tests {
         for seq in 1..=5 {
             let packet = Arc::new(packet(seq, seq as u32 * 3000, now).keyframe());
             ring.insert(packet.clone());
-            assert!(track.forward(&packet).is_some());
+            assert!(track.forward(now, &packet).is_some());
         }
         let resend = track.nack(now, RTT, 102).unwrap();
         assert!(resend.sent);
@@ -363,19 +363,20 @@ mod tests {
         let (mut track, now) = (track(), start());
         // The picture's slice overtook its parameter sets, where the keyframe starts.
         let (parameter_sets, slice) = (packet(1, 0, now).keyframe(), packet(2, 0, now));
-        assert_eq!(track.forward(&slice), None);
-        track.forward(&parameter_sets).unwrap();
-        track.forward(&packet(3, 0, now)).unwrap();
+        assert_eq!(track.forward(now, &slice), None);
+        track.forward(now, &parameter_sets).unwrap();
+        track.forward(now, &packet(3, 0, now)).unwrap();
         let resend = track.nack(now, RTT, 101).unwrap();
         assert_eq!((resend.sent, resend.source_seq), (false, ExtSeq(2)));
-        assert_eq!(track.forward(&slice).map(|r| r.seq), Some(ExtSeq(101)));
+        assert_eq!(track.forward(now, &slice).map(|r| r.seq), Some(ExtSeq(101)));
     }
 
     #[test]
     fn audio_begins_at_once_and_never_repeats() {
         let (mut track, now) = (ViewerTrack::new(48_000, 0x8000, 0), start());
         let audio = |seq: u64| packet(seq, seq as u32 * 960, now).keyframe();
-        let seqs: Vec<_> = [7, 9, 8, 8, 10].into_iter().map(|s| track.forward(&audio(s)).map(|r| r.seq.0)).collect();
+        let seqs: Vec<_> =
+            [7, 9, 8, 8, 10].into_iter().map(|s| track.forward(now, &audio(s)).map(|r| r.seq.0)).collect();
         assert_eq!(seqs, [Some(0), Some(2), Some(1), None, Some(3)]);
         assert_eq!(track.counters().dropped_late, 1);
     }
@@ -398,7 +399,7 @@ mod tests {
                     *seq += 1;
                     let packet = packet(*seq, *seq as u32 * 3000, now + ms(33 * tick as u64)).on_layer(layer);
                     let packet = if keyframe { packet.keyframe() } else { packet };
-                    if let Some(rewritten) = track.forward(&packet) {
+                    if let Some(rewritten) = track.forward(now, &packet) {
                         if let Some(last) = last {
                             prop_assert_eq!(rewritten.seq.0, last.seq.0 + 1);
                             prop_assert!(rewritten.timestamp.wrapping_sub(last.timestamp) < 1 << 31);

@@ -20,7 +20,7 @@
 //! - [`ring`]: recent packets of a layer, for NACKs of viewers
 //! - [`bandwidth`]: what the path to a viewer carries
 //! - [`choice`], [`layer`]: which layer a viewer is to get, and when it can change
-//! - [`rewrite`]: from source numbers to viewer numbers
+//! - [`rewrite`], [`timeline`]: from source numbers and timestamps to those of viewers
 //! - [`egress`]: one track of one viewer, the call per viewer and packet
 
 pub mod bandwidth;
@@ -41,6 +41,7 @@ mod sent_window;
 pub mod seq;
 #[cfg(test)]
 mod testing;
+pub mod timeline;
 pub mod track;
 
 pub use bandwidth::BandwidthEstimator;

@@ -3,7 +3,7 @@
 //! Owns the payload and what egress needs to rewrite the header. Knows nothing of the SSRC, sequence number or payload
 //! type it arrived with: those belong to the publisher's session and end at ingest.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ams_types::{ExtSeq, LayerNo, TrackNo};
 use bytes::Bytes;
@@ -29,6 +29,15 @@ pub struct MediaPacket {
     pub payload: Bytes,
     /// When this node took it in; base of the forward delay. One node's clock only.
     pub ingest_at: Instant,
+    /// How old it was then: what it had spent in other nodes, in their histories above all. Zero from a publisher.
+    pub age: Duration,
+}
+
+impl MediaPacket {
+    /// How long ago the publisher's packet came to its origin, but for the time on the wires between nodes.
+    pub fn age_at(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.ingest_at).saturating_add(self.age)
+    }
 }
 
 /// Header extensions that describe the media itself and so are forwarded from publisher to viewer (RFC 8285).

@@ -17,6 +17,7 @@ use crate::packet::MediaPacket;
 use crate::payload::vp8_ids::{self, Vp8Ids, Vp8Shift};
 use crate::sent_window::SentWindow;
 use crate::seq::SEQ_MAX;
+use crate::timeline::Timeline;
 
 /// Ranges of numbers remembered per viewer and track: so many switches and skips back a NACK can be answered.
 pub const RANGES_MAX: usize = 64;
@@ -63,15 +64,14 @@ pub struct SourcePacket {
     pub viewer_seq: ExtSeq,
     /// It was given out; if not, the packet never came, or came at a time when the viewer got none.
     pub sent: bool,
-    timestamp_offset: u32,
+    timeline: Timeline,
     vp8: Vp8Shift,
 }
 
 impl SourcePacket {
     /// The numbering of this packet, given its source timestamp.
     pub fn rewritten(&self, timestamp: u32) -> Rewritten {
-        let timestamp = timestamp.wrapping_add(self.timestamp_offset);
-        Rewritten { seq: self.viewer_seq, timestamp, vp8: self.vp8 }
+        Rewritten { seq: self.viewer_seq, timestamp: self.timeline.viewer(timestamp), vp8: self.vp8 }
     }
 }
 
@@ -83,7 +83,7 @@ struct Range {
     /// `u64::MAX` for the last range, which is open.
     end: u64,
     viewer_first: u64,
-    timestamp_offset: u32,
+    timeline: Timeline,
     vp8: Vp8Shift,
     /// The viewer switched here: what the source sent earlier is not for it.
     after_switch: bool,
@@ -104,7 +104,7 @@ pub struct SequenceRewriter {
     /// Highest number of the current source that was given a number.
     source_highest: u64,
     sent: SentWindow,
-    /// Highest viewer timestamp so far, and when its packet was taken in.
+    /// Highest viewer timestamp so far, and when its packet was taken in; of a packet of the past, when it was due.
     newest: Option<(u32, Instant)>,
     /// Payloads are VP8's, with numbers of their own.
     is_vp8: bool,
@@ -139,9 +139,10 @@ impl SequenceRewriter {
     ///
     /// The packet takes the viewer's next number, without a gap. From a new source its timestamp follows the highest
     /// so far by the time between the ingest of both packets, and one tick at least; from the present one timestamps
-    /// go on as they are. False, and nothing is changed, if the packet is older than what the present source gave.
+    /// go on as they are. A new source that begins in the past is caught up with: see [`timeline`](crate::timeline).
+    /// False, and nothing is changed, if the packet is older than what the present source gave.
     #[must_use]
-    pub fn switch_source(&mut self, source: Source, packet: &MediaPacket) -> bool {
+    pub fn switch_source(&mut self, now: Instant, source: Source, packet: &MediaPacket) -> bool {
         if packet.seq.0 > SEQ_MAX {
             return false;
         }
@@ -153,18 +154,17 @@ impl SequenceRewriter {
         while self.ranges.back().is_some_and(|range| range.viewer_first >= self.next) {
             self.ranges.pop_back();
         }
-        let timestamp_offset = match (self.newest, present) {
-            (Some((newest, _)), Some(range))
-                if is_ahead(newest, packet.timestamp.wrapping_add(range.timestamp_offset)) =>
-            {
-                range.timestamp_offset
+        let live = present.map(|range| range.timeline.live(packet.timestamp));
+        let timeline = match (self.newest, live) {
+            (Some((newest, _)), Some(live)) if is_ahead(newest, live) => Timeline::through(packet.timestamp, live),
+            (newest, _) => {
+                let age = packet.age_at(now);
+                let first = newest.map_or(self.start_timestamp, |(newest, at)| {
+                    let silence = packet.ingest_at.saturating_duration_since(at).min(SILENCE_MAX);
+                    newest.wrapping_add(clock::ticks(silence, self.clock_rate).max(1))
+                });
+                Timeline::beginning(now, age, self.clock_rate, packet.timestamp, first)
             }
-            (Some((newest, at)), _) => {
-                let silence = packet.ingest_at.saturating_duration_since(at).min(SILENCE_MAX);
-                let step = clock::ticks(silence, self.clock_rate).max(1);
-                newest.wrapping_add(step).wrapping_sub(packet.timestamp)
-            }
-            (None, _) => self.start_timestamp.wrapping_sub(packet.timestamp),
         };
         let ids = if self.is_vp8 { Vp8Ids::read(&packet.payload) } else { None };
         let vp8 = match (self.newest_ids, ids) {
@@ -176,7 +176,7 @@ impl SequenceRewriter {
             first: packet.seq.0,
             end: u64::MAX,
             viewer_first: self.next,
-            timestamp_offset,
+            timeline,
             vp8,
             after_switch: true,
         });
@@ -190,7 +190,7 @@ impl SequenceRewriter {
     /// Gaps in the source's numbers stay gaps, so that late packets fit in; see [`GAP_KEPT_MAX`] for wide ones.
     pub fn rewrite(&mut self, source: Source, packet: &MediaPacket) -> Option<Rewritten> {
         let seq = packet.seq.0;
-        let (mut number, timestamp_offset, vp8) = self.number_of(source, seq)?;
+        let (mut number, timeline, vp8) = self.number_of(source, seq)?;
         if number > self.next + GAP_KEPT_MAX {
             number = self.close_gap(seq);
         }
@@ -199,9 +199,13 @@ impl SequenceRewriter {
         }
         self.next = self.next.max(number + 1);
         self.source_highest = self.source_highest.max(seq);
-        let timestamp = packet.timestamp.wrapping_add(timestamp_offset);
+        let timestamp = timeline.viewer(packet.timestamp);
         if self.newest.is_none_or(|(newest, _)| newest != timestamp && is_ahead(newest, timestamp)) {
-            self.newest = Some((timestamp, packet.ingest_at));
+            let at = timeline.moment(packet.timestamp, self.clock_rate).unwrap_or(packet.ingest_at);
+            self.newest = Some((timestamp, at));
+            if let Some(range) = self.ranges.back_mut() {
+                range.timeline.forget_past(packet.timestamp);
+            }
         }
         if self.is_vp8
             && let Some(ids) = Vp8Ids::read(&packet.payload).map(|ids| vp8.shift(&ids))
@@ -238,14 +242,15 @@ impl SequenceRewriter {
             seq: ExtSeq(seq),
             viewer_seq: ExtSeq(number),
             sent,
-            timestamp_offset: range.timestamp_offset,
+            timeline: range.timeline,
             vp8: range.vp8,
         })
     }
 
-    /// The viewer's timestamp for one of the present source, as sender reports need it; none before the first packet.
+    /// The viewer's timestamp for what the present source takes now, as sender reports need it; none before the first
+    /// packet.
     pub fn timestamp(&self, source_timestamp: u32) -> Option<u32> {
-        self.ranges.back().map(|range| source_timestamp.wrapping_add(range.timestamp_offset))
+        self.ranges.back().map(|range| range.timeline.live(source_timestamp))
     }
 
     /// Whether a viewer's number was given out before it last switched its source or resumed.
@@ -259,7 +264,7 @@ impl SequenceRewriter {
         self.ranges.back().map(|range| range.source)
     }
 
-    fn number_of(&self, source: Source, seq: u64) -> Option<(u64, u32, Vp8Shift)> {
+    fn number_of(&self, source: Source, seq: u64) -> Option<(u64, Timeline, Vp8Shift)> {
         if seq > SEQ_MAX {
             return None;
         }
@@ -269,7 +274,7 @@ impl SequenceRewriter {
             }
             if seq >= range.first {
                 let number = range.viewer_first + (seq - range.first);
-                return (seq < range.end).then_some((number, range.timestamp_offset, range.vp8));
+                return (seq < range.end).then_some((number, range.timeline, range.vp8));
             }
             if range.after_switch {
                 return None;

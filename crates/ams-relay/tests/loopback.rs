@@ -117,6 +117,7 @@ fn packet(now: Instant, seq: u64, keyframe: bool, len: usize) -> Arc<MediaPacket
         extensions: Default::default(),
         payload: Bytes::from(vec![seq as u8; len]),
         ingest_at: now,
+        age: Duration::ZERO,
     })
 }
 

@@ -471,6 +471,7 @@ impl Ingest<'_> {
             extensions,
             payload: self.arena.split().freeze(),
             ingest_at: now,
+            age: Duration::ZERO,
         });
         Some(())
     }

@@ -141,7 +141,7 @@ impl Track {
 
     /// Sends one packet, if the viewer gets it.
     fn forward(&mut self, packet: &MediaPacket, egress: &mut Egress<'_>) -> bool {
-        let Some(rewritten) = self.numbering.forward(packet) else { return false };
+        let Some(rewritten) = self.numbering.forward(egress.now, packet) else { return false };
         self.bytes += packet.payload.len() as u64;
         egress.original(self, packet, rewritten)
     }
@@ -255,7 +255,7 @@ impl Viewer {
         let sent = track.forward(packet, &mut egress);
         if sent && layer != track.numbering.layer() && track.setup.codec.kind() == MediaKind::Video {
             // What follows may be in the ring already, if this packet came late.
-            track.behind = Some(CatchUp::after(now, packet));
+            track.behind = Some(CatchUp::after(now, packet, track.setup.codec.clock_rate()));
         }
         self.stages.sent(now, sent, packet, &track.setup);
         sent
@@ -272,7 +272,7 @@ impl Viewer {
         if !connected || track.behind.is_some() || track.numbering.counters().packets > 0 {
             return false;
         }
-        track.behind = Some(CatchUp::from(now, layer, start));
+        track.behind = Some(CatchUp::from(now, layer, start, track.setup.codec.clock_rate()));
         true
     }
 

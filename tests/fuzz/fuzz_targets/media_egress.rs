@@ -77,6 +77,7 @@ fuzz_target!(|bytes: &[u8]| {
                     extensions: PacketExtensions::default(),
                     payload: payload(&mut input),
                     ingest_at: at(clock),
+                    age: Duration::from_secs(seq % 5),
                 });
                 if rings[usize::from(layer)].insert(packet.clone()) != Insert::Stored {
                     continue;
@@ -86,7 +87,7 @@ fuzz_target!(|bytes: &[u8]| {
                 }
                 if kind == 15 {
                     track.skip(&packet);
-                } else if let Some(rewritten) = track.forward(&packet) {
+                } else if let Some(rewritten) = track.forward(at(clock), &packet) {
                     assert!(rewritten.seq.0 < 1 << 48);
                     let mut patched = packet.payload.to_vec();
                     rewritten.vp8.apply(&mut patched);

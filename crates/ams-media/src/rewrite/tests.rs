@@ -32,7 +32,7 @@ fn numbers(steps: &[Do]) -> Vec<Option<u64>> {
     for step in steps {
         let (source, seq) = match *step {
             Switch(source, seq) => {
-                assert!(rewriter.switch_source(source, &packet(seq, 0, now)));
+                assert!(rewriter.switch_source(now, source, &packet(seq, 0, now)));
                 (source, seq)
             }
             Packet(source, seq) => (source, seq),
@@ -110,7 +110,7 @@ fn viewer_numbers() {
 #[test]
 fn the_first_number_leaves_room_below_the_first_wrap() {
     let mut rewriter = SequenceRewriter::new(90_000, 0xffff, 0);
-    assert!(rewriter.switch_source(A, &packet(1, 0, start())));
+    assert!(rewriter.switch_source(start(), A, &packet(1, 0, start())));
     let first = rewriter.rewrite(A, &packet(1, 0, start())).unwrap();
     assert_eq!((first.seq.low16(), first.rollover_counter()), (0x7fff, 0));
     let mut last = first;
@@ -123,10 +123,13 @@ fn the_first_number_leaves_room_below_the_first_wrap() {
 #[test]
 fn an_old_packet_cannot_begin_the_same_source_anew() {
     let (mut rewriter, now) = (rewriter(), start());
-    assert!(rewriter.switch_source(A, &packet(5, 0, now)));
+    assert!(rewriter.switch_source(now, A, &packet(5, 0, now)));
     assert!(rewriter.rewrite(A, &packet(8, 0, now)).is_some());
-    assert!(!rewriter.switch_source(A, &packet(7, 0, now)));
-    assert!(rewriter.switch_source(Source { run: 1, ..A }, &packet(7, 0, now)), "a new run has numbers of its own");
+    assert!(!rewriter.switch_source(now, A, &packet(7, 0, now)));
+    assert!(
+        rewriter.switch_source(now, Source { run: 1, ..A }, &packet(7, 0, now)),
+        "a new run has numbers of its own"
+    );
 }
 
 #[test]
@@ -146,7 +149,7 @@ fn timestamps_go_on() {
         for (source, seq, timestamp, at) in packets {
             let packet = packet(*seq, *timestamp, begin + ms(*at));
             if rewriter.source() != Some(*source) {
-                assert!(rewriter.switch_source(*source, &packet));
+                assert!(rewriter.switch_source(packet.ingest_at, *source, &packet));
             }
             got.push(rewriter.rewrite(*source, &packet).unwrap().timestamp);
         }
@@ -157,13 +160,56 @@ fn timestamps_go_on() {
 #[test]
 fn a_pause_of_one_source_keeps_its_timeline() {
     let (mut rewriter, begin) = (rewriter(), start());
-    assert!(rewriter.switch_source(A, &packet(1, 500, begin)));
+    assert!(rewriter.switch_source(begin, A, &packet(1, 500, begin)));
     rewriter.rewrite(A, &packet(1, 500, begin)).unwrap();
     // Taken in 5 s later by this node, but 6 s later by the source's own clock: that is the one to believe.
     let after = packet(900, 500 + 540_000, begin + ms(5000));
-    assert!(rewriter.switch_source(A, &after));
+    assert!(rewriter.switch_source(after.ingest_at, A, &after));
     assert_eq!(rewriter.rewrite(A, &after).unwrap().timestamp, 541_000);
     assert_eq!(rewriter.timestamp(500), Some(1000));
+}
+
+#[test]
+fn a_run_of_the_past_is_caught_up_with() {
+    let (mut rewriter, begin) = (rewriter(), start());
+    // A run of 3 s, 25 pictures a second, sent a good second long; then live pictures, then another source.
+    let now = begin + ms(3000);
+    assert!(rewriter.switch_source(now, A, &packet(0, 0, begin)));
+    let mut all = Vec::new();
+    for n in 0..150u64 {
+        let packet = packet(n, n as u32 * 3600, begin + ms(40 * n));
+        let rewritten = rewriter.rewrite(A, &packet).unwrap();
+        let again = rewriter.source_of(rewritten.seq.low16()).unwrap().rewritten(packet.timestamp);
+        assert_eq!(again, rewritten, "sent again it is the same");
+        all.push(rewritten.timestamp);
+        assert_eq!(
+            rewriter.timestamp(packet.timestamp + 270_000),
+            Some(1000 + packet.timestamp + 3 * 90_000 - 270_000)
+        );
+    }
+    let steps: Vec<u32> = all.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(steps[..100].iter().all(|step| *step == 900) && steps[100..].iter().all(|step| *step == 3600), "{steps:?}");
+    // The last live picture was taken in 2.96 s after the viewer began.
+    assert_eq!(all[149] - all[0], 2960 * 90);
+    let other = packet(9, 77, begin + ms(6000));
+    assert!(rewriter.switch_source(begin + ms(6000), B, &other));
+    assert_eq!(rewriter.rewrite(B, &other).map(|r| r.timestamp), Some(1000 + 3000 * 90));
+}
+
+#[test]
+fn a_new_keyframe_ends_the_past() {
+    let (mut rewriter, begin) = (rewriter(), start());
+    let now = begin + ms(5000);
+    assert!(rewriter.switch_source(now, A, &packet(0, 0, begin)));
+    for n in 0..15u64 {
+        rewriter.rewrite(A, &packet(n, n as u32 * 3600, begin + ms(40 * n))).unwrap();
+    }
+    // 15 pictures at four times their speed took 150 ms; then a live one comes that the viewer can begin anew with.
+    let key = packet(129, 129 * 3600, begin + ms(5160));
+    assert!(rewriter.switch_source(begin + ms(5160), A, &key));
+    assert_eq!(rewriter.rewrite(A, &key).map(|r| r.timestamp), Some(1000 + 160 * 90));
+    let next = packet(130, 130 * 3600, begin + ms(5200));
+    assert_eq!(rewriter.rewrite(A, &next).map(|r| r.timestamp), Some(1000 + 200 * 90));
 }
 
 #[test]
@@ -173,7 +219,7 @@ fn viewer_numbers_lead_back_to_source_packets() {
     for (source, seq) in [(A, 5), (A, 7), (B, 900)] {
         let packet = packet(seq, 0, now);
         if rewriter.source() != Some(source) {
-            assert!(rewriter.switch_source(source, &packet));
+            assert!(rewriter.switch_source(now, source, &packet));
         }
         rewriter.rewrite(source, &packet).unwrap();
     }
@@ -195,7 +241,7 @@ fn ranges_are_bounded() {
     let (mut rewriter, now) = (rewriter(), start());
     for n in 0..1000 {
         let source = if n % 2 == 0 { A } else { B };
-        assert!(rewriter.switch_source(source, &packet(n, 0, now)));
+        assert!(rewriter.switch_source(now, source, &packet(n, 0, now)));
         rewriter.rewrite(source, &packet(n, 0, now)).unwrap();
     }
     assert_eq!(rewriter.ranges.len(), RANGES_MAX);
@@ -285,7 +331,7 @@ fn play(start_seq: u16, events: &[Event]) -> (SequenceRewriter, Vec<Given>) {
         let timestamp = (seq as u32).wrapping_mul(900).wrapping_add(u32::from(source.layer.0) * 0x5000_0000);
         let packet = packet(seq, timestamp, at);
         if switch && in_order {
-            assert!(rewriter.switch_source(source, &packet));
+            assert!(rewriter.switch_source(at, source, &packet));
             switch = false;
         }
         if let Some(rewritten) = rewriter.rewrite(source, &packet) {

@@ -562,8 +562,10 @@ impl ShardCore {
                     && let Some(run) = layer.ring.run_since_keyframe()
                 {
                     // Stamped anew, or the queue would take it for media that has waited here all the time.
-                    let run: Vec<_> =
-                        run.map(|p| Arc::new(MediaPacket { ingest_at: now, ..MediaPacket::clone(p) })).collect();
+                    let anew = |p: &Arc<MediaPacket>| {
+                        Arc::new(MediaPacket { ingest_at: now, age: p.age_at(now), ..MediaPacket::clone(p) })
+                    };
+                    let run: Vec<_> = run.map(anew).collect();
                     self.links.push_media(now, link, handle, stream.epoch, &run);
                 }
             }

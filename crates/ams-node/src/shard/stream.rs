@@ -300,6 +300,7 @@ mod tests {
             extensions: PacketExtensions::default(),
             payload: Bytes::from_static(&[0; 100]),
             ingest_at: now,
+            age: Duration::ZERO,
         })
     }
 

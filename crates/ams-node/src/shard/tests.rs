@@ -151,7 +151,7 @@ fn nine_seconds_since_a_keyframe(world: &mut World, publisher: usize) -> Vec<u16
     let seqs: Vec<u16> = (100..370).collect();
     for seq in &seqs {
         world.send(publisher, VIDEO, *seq, 3000 * u32::from(*seq), *seq == 100);
-        world.pass(ms(20));
+        world.pass(ms(33));
     }
     seqs
 }
@@ -167,8 +167,11 @@ fn who_joins_long_after_a_keyframe_catches_up_or_goes_on_with_the_next_one() {
     assert_eq!(world.clients[publisher].plis.len(), 1, "a run this long is no good beginning");
     let begun = world.clients[joiner].of(V).len();
     assert!((1..seqs.len()).contains(&begun), "a picture at once, but not all at once: {begun}");
-    world.pass(ms(200));
-    assert_eq!(payloads(&world.clients[joiner].of(V)), video(&seqs), "no keyframe came: the whole run");
+    world.pass(ms(2300));
+    let got = world.clients[joiner].of(V);
+    assert_eq!(payloads(&got), video(&seqs), "no keyframe came: the whole run");
+    let steps: Vec<u32> = got.windows(2).map(|p| p[1].timestamp.wrapping_sub(p[0].timestamp)).collect();
+    assert_eq!(steps, vec![750; seqs.len() - 1], "shown at four times its speed, as it was sent");
     world.send(publisher, VIDEO, 370, 3000 * 370, false);
     seqs.push(370);
     for viewer in [watcher, joiner] {

@@ -457,7 +457,7 @@ fn write_packet(
         put(out, &Frame::Gap(Gap { handle, epoch, track, layer, from, to }));
         gaps += 1;
     }
-    let age = now.saturating_duration_since(waiting.packet.ingest_at);
+    let age = waiting.packet.age_at(now);
     let epoch: EpochLow = waiting.epoch;
     match out.head(|to| media_head_into(to, handle, epoch, &waiting.packet, age)) {
         Ok(()) => out.payload(&waiting.packet.payload),

@@ -21,6 +21,7 @@ fn packet(at: Instant, (track, layer): (u8, u8), seq: u64, keyframe: bool, len: 
         extensions: Default::default(),
         payload: Bytes::from(vec![seq as u8; len]),
         ingest_at: at,
+        age: Duration::ZERO,
     })
 }
 

@@ -49,7 +49,8 @@ pub struct MediaFrame<'a> {
     pub seq: ExtSeq,
     /// RTP timestamp.
     pub timestamp: u32,
-    /// How long the packet was in the sending node; in whole microseconds on the wire.
+    /// How old the packet is: how long it was in the sending node and those before it, in histories above all; in whole
+    /// microseconds on the wire.
     pub age: Duration,
     /// Header extensions that travel with the media.
     pub extensions: MediaExtensions<'a>,
@@ -214,6 +215,7 @@ impl<'a> MediaFrame<'a> {
             extensions: self.extensions.to_packet(),
             payload: Bytes::copy_from_slice(self.payload),
             ingest_at,
+            age: self.age,
         }
     }
 }
@@ -221,7 +223,7 @@ impl<'a> MediaFrame<'a> {
 /// Appends everything of a media frame but its payload, which must be written right behind. On error `out` is as it
 /// was.
 ///
-/// `age` is how long the packet has been in this node.
+/// `age` is how old the packet is by now.
 ///
 /// # Errors
 /// The payload is too large for a frame.

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ams_media::{MediaPacket, PacketRing};
+use ams_media::timeline::CATCH_UP_SPEED;
+use ams_media::{MediaPacket, PacketRing, clock};
 use ams_types::{Bitrate, ExtSeq, LayerNo};
 
 /// Sent at once. The queue of a home router takes it, and it holds most keyframes of small pictures.
@@ -15,14 +16,21 @@ const BURST_BYTES: u64 = 16 * 1024;
 const OVERHEAD: usize = 74;
 /// Least pace: a keyframe of 40 kB is there within 30 ms.
 const PACE_MIN: Bitrate = Bitrate(8_000_000);
-/// Pace as a multiple of the live bitrate: a run of a second is caught up with in a third of one.
-const PACE_FACTOR: u64 = 4;
+/// Pace as a multiple of the live bitrate: a little more than pictures of the past need for the speed they are shown at.
+const PACE_FACTOR: u64 = CATCH_UP_SPEED as u64 + 1;
+/// Pictures are sent so long before the moment they are to be shown, at most.
+const LEAD_MAX: Duration = Duration::from_millis(50);
+/// Longest time between two pictures that is believed to be one.
+const STEP_MAX: Duration = Duration::from_secs(20);
 
 /// The place one viewer has come to in a layer's ring.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CatchUp {
     layer: LayerNo,
     next: ExtSeq,
+    clock_rate: u32,
+    /// The timestamp of the first packet, and when it was sent.
+    first: Option<(u32, Instant)>,
     /// Bytes that may be sent now; the last packet may overdraw it.
     credit: i64,
     at: Instant,
@@ -30,13 +38,14 @@ pub(crate) struct CatchUp {
 
 impl CatchUp {
     /// From this number on.
-    pub(crate) fn from(now: Instant, layer: LayerNo, next: ExtSeq) -> Self {
-        Self { layer, next, credit: BURST_BYTES as i64, at: now }
+    pub(crate) fn from(now: Instant, layer: LayerNo, next: ExtSeq, clock_rate: u32) -> Self {
+        Self { layer, next, clock_rate, first: None, credit: BURST_BYTES as i64, at: now }
     }
 
     /// From what follows `packet` on.
-    pub(crate) fn after(now: Instant, packet: &MediaPacket) -> Self {
-        let mut this = Self::from(now, packet.layer, ExtSeq(packet.seq.0 + 1));
+    pub(crate) fn after(now: Instant, packet: &MediaPacket, clock_rate: u32) -> Self {
+        let mut this = Self::from(now, packet.layer, ExtSeq(packet.seq.0 + 1), clock_rate);
+        this.first = Some((packet.timestamp, now));
         this.credit -= cost(packet);
         this
     }
@@ -67,6 +76,14 @@ impl CatchUp {
             return None;
         }
         let packet = ring.first_from(self.next)?;
+        let (first, began) = *self.first.get_or_insert((packet.timestamp, self.at));
+        // Sent earlier it would only wait at the viewer, as its timestamp says.
+        let due =
+            clock::duration_of_ticks(packet.timestamp.wrapping_sub(first).into(), self.clock_rate) / CATCH_UP_SPEED;
+        let passed = self.at.saturating_duration_since(began) + LEAD_MAX;
+        if due > passed && due < STEP_MAX / CATCH_UP_SPEED {
+            return None;
+        }
         self.next = ExtSeq(packet.seq.0 + 1);
         self.credit -= cost(packet);
         Some(packet)
@@ -97,19 +114,24 @@ mod tests {
         let kept = Kept { bytes: 1 << 24, span: Duration::from_secs(60) };
         let mut ring = PacketRing::new(RingLimits { packets: 4096, history: kept, run: kept });
         for seq in seqs {
-            ring.insert(Arc::new(MediaPacket {
-                track: TrackNo(0),
-                layer: LayerNo(0),
-                seq: ExtSeq(seq),
-                timestamp: 0,
-                marker: false,
-                keyframe: seq == 1000,
-                extensions: PacketExtensions::default(),
-                payload: Bytes::from_static(&[0; 1000]),
-                ingest_at: now,
-            }));
+            ring.insert(Arc::new(packet(now, seq)));
         }
         ring
+    }
+
+    fn packet(now: Instant, seq: u64) -> MediaPacket {
+        MediaPacket {
+            track: TrackNo(0),
+            layer: LayerNo(0),
+            seq: ExtSeq(seq),
+            timestamp: 0,
+            marker: false,
+            keyframe: seq == 1000,
+            extensions: PacketExtensions::default(),
+            payload: Bytes::from_static(&[0; 1000]),
+            ingest_at: now,
+            age: Duration::ZERO,
+        }
     }
 
     fn take(behind: &mut CatchUp, ring: &PacketRing) -> Vec<u64> {
@@ -120,7 +142,7 @@ mod tests {
     fn a_run_is_sent_in_a_burst_and_then_at_its_pace() {
         let begin = Instant::now();
         let ring = ring(begin, (1000..1100).filter(|n| n % 10 != 3));
-        let mut behind = CatchUp::from(begin, LayerNo(0), ExtSeq(1000));
+        let mut behind = CatchUp::from(begin, LayerNo(0), ExtSeq(1000), 90_000);
         let burst = take(&mut behind, &ring);
         assert_eq!(burst.len(), 16, "16 KiB, the last packet overdraws");
         assert_eq!(burst[..4], [1000, 1001, 1002, 1004], "lost packets are passed over");
@@ -143,17 +165,42 @@ mod tests {
     fn long_silence_earns_no_more_than_a_burst() {
         let begin = Instant::now();
         let ring = ring(begin, 1000..1100);
-        let mut behind = CatchUp::from(begin, LayerNo(0), ExtSeq(1000));
+        let mut behind = CatchUp::from(begin, LayerNo(0), ExtSeq(1000), 90_000);
         take(&mut behind, &ring);
         behind.refill(begin + Duration::from_secs(3600), Bitrate(u64::MAX));
         assert_eq!(take(&mut behind, &ring).len(), 16);
     }
 
     #[test]
+    fn no_picture_is_sent_long_before_it_is_to_be_shown() {
+        let begin = Instant::now();
+        // Small pictures, 25 a second: the pace would allow a second of them at once.
+        let mut ring = ring(begin, 0..0);
+        for seq in 1000..1100u64 {
+            let timestamp = 7 + (seq - 1000) as u32 * 3600 + if seq >= 1090 { 4_000_000 } else { 0 };
+            let packet = packet(begin, seq);
+            ring.insert(Arc::new(MediaPacket { timestamp, payload: Bytes::from_static(&[0; 100]), ..packet }));
+        }
+        let mut behind = CatchUp::from(begin, LayerNo(0), ExtSeq(1000), 90_000);
+        let mut sent = take(&mut behind, &ring).len();
+        assert_eq!(sent, 6, "50 ms ahead, at four times the speed");
+        for n in 1..=40 {
+            behind.refill(begin + Duration::from_millis(5 * n), Bitrate(1_000_000));
+            sent += take(&mut behind, &ring).len();
+        }
+        assert_eq!(sent, 26, "250 ms are 25 pictures");
+        for n in 41..=200 {
+            behind.refill(begin + Duration::from_millis(5 * n), Bitrate(1_000_000));
+            sent += take(&mut behind, &ring).len();
+        }
+        assert_eq!(sent, 100, "a jump of the publisher's clock stops nothing");
+    }
+
+    #[test]
     fn only_what_is_ahead_waits_for_its_turn() {
         let begin = Instant::now();
         let ring = ring(begin, 1000..1010);
-        let mut behind = CatchUp::from(begin, LayerNo(0), ExtSeq(1005));
+        let mut behind = CatchUp::from(begin, LayerNo(0), ExtSeq(1005), 90_000);
         let packet = |seq| ring.get(ExtSeq(seq)).unwrap();
         assert!(behind.will_come_to(packet(1005)) && !behind.will_come_to(packet(1004)));
         assert_eq!(take(&mut behind, &ring), Vec::from_iter(1005..1010));
