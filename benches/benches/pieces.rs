@@ -29,7 +29,7 @@ fn rewrite(c: &mut Criterion) {
 /// A picture of ten packets to every viewer: layer choice, renumbering, header, seal, gathering; no system call.
 fn fan_out(c: &mut Criterion) {
     let mut group = c.benchmark_group("fan_out");
-    for count in [1_usize, 100, 1000] {
+    for count in [1_usize, 100, 1000, 5000] {
         let mut viewers = match viewers(count) {
             Ok(viewers) => viewers,
             Err(error) => panic!("{error}"),

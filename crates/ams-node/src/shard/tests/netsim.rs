@@ -36,7 +36,7 @@ pub(super) struct Path {
     /// One way, without queueing.
     delay: Duration,
     /// Share of packets that take up to 30 ms more and so are overtaken.
-    reorder: f64,
+    pub(super) reorder: f64,
     pub(super) loss: Loss,
     queue: Duration,
     in_burst: bool,
@@ -520,6 +520,25 @@ fn what_a_path_loses_comes_again() {
                 net.world.clients[net.source.client].plis.len()
             );
             assert!(arrived >= least, "{name}, seed {seed}: {arrived}");
+        }
+    }
+}
+
+#[test]
+fn packets_that_overtake_each_other_cost_no_picture() {
+    for seed in 1..=5 {
+        for (share, loss) in [(0.05, 0.0), (0.3, 0.0), (0.1, 0.02)] {
+            let mut net = Net::new(seed, &[1_500_000], ms(50), Loss::Random(loss));
+            net.down.reorder = share;
+            net.run(Duration::from_secs(20));
+            let begun = net.world.now - Duration::from_secs(19);
+            let (arrived, still) = (net.watcher.arrived(), net.watcher.longest_still(begun, net.world.now));
+            let (shown, plis) = (net.watcher.shown.len(), net.world.clients[net.source.client].plis.len());
+            let name = format!("seed {seed}, {share} late, {loss} lost");
+            println!("{name}: {arrived:.5} arrived, longest still {still:?}, {shown} frames, {plis} plis");
+            assert!(arrived >= 0.9999, "{name}: {arrived}");
+            assert!(still <= ms(if loss == 0.0 { 100 } else { 300 }), "{name}: {still:?}");
+            assert!(shown >= 590, "{name}: {shown} frames of 600");
         }
     }
 }
