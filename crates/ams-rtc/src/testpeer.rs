@@ -156,7 +156,14 @@ impl TestPeer {
 
     fn handle_stun(&mut self, now: Instant, datagram: &[u8]) {
         let mut message = Message::new();
-        if message.unmarshal_binary(datagram).is_err() || !self.transactions.contains(&message.transaction_id) {
+        if message.unmarshal_binary(datagram).is_err() {
+            return;
+        }
+        if message.typ == BINDING_REQUEST {
+            self.answer_check(&mut message);
+            return;
+        }
+        if !self.transactions.contains(&message.transaction_id) {
             return;
         }
         if FINGERPRINT.check(&message).is_err() {
@@ -183,6 +190,25 @@ impl TestPeer {
                 self.events.push_back(TestPeerEvent::Failed(error));
             }
             self.pump(now);
+        }
+    }
+
+    /// Answers a check of a node that is no lite agent.
+    fn answer_check(&mut self, request: &mut Message) {
+        let password = self.config.local.pwd().to_owned();
+        if MessageIntegrity::check(request, password.as_bytes(), self.provider.crypto()).is_err() {
+            return;
+        }
+        let mut answer = Message::new();
+        let built = answer.build(&[
+            Box::new(BINDING_SUCCESS),
+            Box::new(request.transaction_id),
+            Box::new(XorMappedAddress { ip: self.config.server.ip(), port: self.config.server.port() }),
+            Box::new(MessageIntegrity::new_short_term_integrity_with_provider(password, self.provider.crypto())),
+            Box::new(FINGERPRINT),
+        ]);
+        if built.is_ok() {
+            self.outbox.push_back(answer.raw);
         }
     }
 

@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use super::target::pin_to;
 
-const PROFILE: SrtpProfile = SrtpProfile::AeadAes128Gcm;
 const LEN: usize = 1100;
 const TRAIN: usize = 10;
 const RECEIVERS: u8 = 200;
@@ -19,7 +18,7 @@ const ROUNDS: u32 = 400;
 /// CPU microseconds per packet.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Floor {
-    /// Sealing with AES-128-GCM.
+    /// Sealing.
     pub(super) seal_us: f64,
     /// A send of one packet, with its way through loopback.
     pub(super) send_us: f64,
@@ -27,7 +26,7 @@ pub(super) struct Floor {
     pub(super) train_us: f64,
 }
 
-pub(super) fn measure(pin: bool) -> Result<Floor> {
+pub(super) fn measure(pin: bool, profile: SrtpProfile) -> Result<Floor> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (address, port) = std::sync::mpsc::sync_channel(1);
     let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(1);
@@ -71,7 +70,7 @@ pub(super) fn measure(pin: bool) -> Result<Floor> {
                         (thread_cpu() - begun).as_secs_f64() * 1e6 / packets
                     };
                     let (send_us, train_us) = (send(1), send(TRAIN));
-                    Ok::<_, anyhow::Error>(Floor { seal_us: seal()?, send_us, train_us })
+                    Ok::<_, anyhow::Error>(Floor { seal_us: seal(profile)?, send_us, train_us })
                 })
             })
             .join()
@@ -82,8 +81,8 @@ pub(super) fn measure(pin: bool) -> Result<Floor> {
     measured
 }
 
-fn seal() -> Result<f64> {
-    let keys = SrtpKeys::from_keying_material(PROFILE, &vec![7; PROFILE.keying_material_len()])?;
+fn seal(profile: SrtpProfile) -> Result<f64> {
+    let keys = SrtpKeys::from_keying_material(profile, &vec![7; profile.keying_material_len()])?;
     let (sealer, _) = keys.session(false)?;
     let mut packet = vec![0x80; LEN + 64];
     let (rounds, begun) = (200_000u64, Instant::now());

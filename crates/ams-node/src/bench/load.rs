@@ -43,6 +43,8 @@ pub(super) struct LoadOptions {
     pub(super) burst: bool,
     pub(super) key_interval: Duration,
     pub(super) feedback: bool,
+    /// Viewers take AES-CM with SHA-1 only.
+    pub(super) sha1: bool,
 }
 
 /// What came in one span of time.
@@ -60,6 +62,8 @@ pub(super) struct Window {
 
 /// A viewer that was answered.
 struct Joined {
+    /// Its place among the viewers; who is there has left.
+    place: usize,
     requested_at: Instant,
     ice: IceCredentials,
     answer: Answer,
@@ -73,13 +77,17 @@ pub(super) struct Load {
     joins: SyncSender<Joined>,
     shared: Arc<Mutex<Window>>,
     viewers: usize,
+    /// All that ever joined.
+    joined: usize,
     most: usize,
+    /// URLs of the viewers' sessions, by place.
+    sessions: Mutex<Vec<Option<String>>>,
 }
 
 impl Load {
     /// Publishes, and readies a thread for up to `most` viewers.
     pub(super) fn start(whip: &str, whep: &str, most: usize, options: LoadOptions) -> Result<Self> {
-        let identity = Arc::new(DtlsIdentity::generate()?);
+        let identity = Arc::new(if options.sha1 { DtlsIdentity::generate_sha1()? } else { DtlsIdentity::generate()? });
         let origin = Instant::now();
         publish(whip, &identity, origin, options)?;
         let (joins, joined) = sync_channel(JOINS_WAITING);
@@ -93,7 +101,17 @@ impl Load {
                 eprintln!("the viewers' thread ended: {error:#}");
             }
         })?;
-        Ok(Self { whep: whep.to_owned(), feedback: options.feedback, identity, joins, shared, viewers: 0, most })
+        Ok(Self {
+            whep: whep.to_owned(),
+            feedback: options.feedback,
+            identity,
+            joins,
+            shared,
+            viewers: 0,
+            joined: 0,
+            most,
+            sessions: Mutex::new(vec![None; most]),
+        })
     }
 
     pub(super) fn viewers(&self) -> usize {
@@ -103,24 +121,37 @@ impl Load {
     /// Lets viewers join at this rate until there are `count`, and waits until all are connected.
     pub(super) fn join_up_to(&mut self, count: usize, per_second: f64) -> Result<()> {
         ensure!(count <= self.most, "more viewers than were announced");
-        let wanted = count.saturating_sub(self.viewers);
+        let places: Vec<usize> = (self.viewers..count).collect();
+        self.viewers = self.viewers.max(count);
+        self.join(&places, per_second)
+    }
+
+    /// Lets so many viewers leave, the longest there first, and others join in their places at this rate.
+    pub(super) fn replace(&mut self, count: usize, per_second: f64) -> Result<()> {
+        let before = self.joined;
+        let places: Vec<usize> = (before..before + count).map(|n| n % self.viewers.max(1)).collect();
+        self.join(&places, per_second)
+    }
+
+    fn join(&mut self, places: &[usize], per_second: f64) -> Result<()> {
         let begun = Instant::now();
         let failed = Mutex::new(None);
-        let (offers, next) = (Mutex::new(0usize), |n: usize| begun + Duration::from_secs_f64(n as f64 / per_second));
+        let (given, due) = (Mutex::new(0usize), |n: usize| begun + Duration::from_secs_f64(n as f64 / per_second));
         std::thread::scope(|scope| {
-            for _ in 0..POSTERS.min(wanted) {
+            for _ in 0..POSTERS.min(places.len()) {
                 scope.spawn(|| {
                     loop {
                         let n = {
-                            let mut given = offers.lock().unwrap_or_else(PoisonError::into_inner);
+                            let mut given = given.lock().unwrap_or_else(PoisonError::into_inner);
                             *given += 1;
                             *given - 1
                         };
-                        if n >= wanted || failed.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+                        let Some(&place) = places.get(n) else { break };
+                        if failed.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
                             break;
                         }
-                        std::thread::sleep(next(n).saturating_duration_since(Instant::now()));
-                        if let Err(error) = self.join_one() {
+                        std::thread::sleep(due(n).saturating_duration_since(Instant::now()));
+                        if let Err(error) = self.join_one(place) {
                             *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                         }
                     }
@@ -130,17 +161,17 @@ impl Load {
         if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error.context("a viewer could not join"));
         }
-        self.viewers = self.viewers.max(count);
+        self.joined += places.len();
         let begun = Instant::now();
         loop {
             let connected = self.shared.lock().unwrap_or_else(PoisonError::into_inner).connected;
-            if connected >= self.viewers {
+            if connected >= self.joined {
                 return Ok(());
             }
             if begun.elapsed() > CONNECT_TIMEOUT {
                 bail!(
-                    "only {connected} of {} viewers are connected after {} s",
-                    self.viewers,
+                    "only {connected} of {} viewers got connected within {} s",
+                    self.joined,
                     CONNECT_TIMEOUT.as_secs()
                 );
             }
@@ -148,12 +179,20 @@ impl Load {
         }
     }
 
-    fn join_one(&self) -> Result<()> {
+    fn join_one(&self, place: usize) -> Result<()> {
         let ice = IceCredentials::random();
         let offer = sdp::offer(&ice, self.identity.fingerprint(), false, self.feedback);
         let requested_at = Instant::now();
-        let answer = Answer::parse(&super::rest::post_sdp(&self.whep, &offer)?)?;
-        self.joins.send(Joined { requested_at, ice, answer }).context("the viewers' thread has ended")
+        let answered = super::rest::post_sdp(&self.whep, &offer)?;
+        let answer = Answer::parse(&answered.sdp)?;
+        let former = self
+            .sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(place)
+            .and_then(|session| std::mem::replace(session, answered.session));
+        self.joins.send(Joined { place, requested_at, ice, answer }).context("the viewers' thread has ended")?;
+        former.map_or(Ok(()), |former| super::rest::delete(&former))
     }
 
     /// What came since the last call.
@@ -171,7 +210,7 @@ impl Load {
 fn publish(whip: &str, identity: &Arc<DtlsIdentity>, origin: Instant, options: LoadOptions) -> Result<()> {
     let ice = IceCredentials::random();
     let offer = sdp::offer(&ice, identity.fingerprint(), true, false);
-    let answer = Answer::parse(&super::rest::post_sdp(whip, &offer).context("publishing")?)?;
+    let answer = Answer::parse(&super::rest::post_sdp(whip, &offer).context("publishing")?.sdp)?;
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect(answer.server)?;
     let mut peer = TestPeer::new(Instant::now(), identity, config(ice, &answer));
@@ -284,14 +323,14 @@ fn watch(
     let mut buffer = ReceiveBuffer::new();
     let mut exts = ExtMap::default();
     exts.insert(Ext::TransportCc, sdp::TRANSPORT_CC_ID);
-    let mut viewers: Vec<Viewer> = Vec::new();
+    let mut viewers: Vec<Option<Viewer>> = Vec::new();
     let mut window = Window::default();
     let mut ticked_at = Instant::now();
     let mut out = Vec::new();
     loop {
-        while let Ok(Joined { requested_at, ice, answer }) = joined.try_recv() {
-            let local = IpAddr::V4(address_of(viewers.len()));
-            viewers.push(Viewer {
+        while let Ok(Joined { place, requested_at, ice, answer }) = joined.try_recv() {
+            let local = IpAddr::V4(address_of(place));
+            let mut viewer = Viewer {
                 server: answer.server,
                 local,
                 peer: TestPeer::new(Instant::now(), identity, config(ice, &answer)),
@@ -299,19 +338,21 @@ fn watch(
                 first_packet: false,
                 first_picture: false,
                 connected: false,
-                checks: viewers.len().is_multiple_of(CHECKED),
+                checks: place.is_multiple_of(CHECKED),
                 numbers: Default::default(),
                 feedback: FeedbackGenerator::new(Ssrc(1)),
                 reported_at: Instant::now(),
-            });
-            if let Some(viewer) = viewers.last_mut() {
-                viewer.peer.handle_timeout(Instant::now());
-                flush(&socket, viewer);
+            };
+            viewer.peer.handle_timeout(Instant::now());
+            flush(&socket, &mut viewer);
+            viewers.resize_with(viewers.len().max(place + 1), || None);
+            if let Some(there) = viewers.get_mut(place) {
+                *there = Some(viewer);
             }
         }
         let now = Instant::now();
         let read = socket.recv_batch(&mut buffer, |meta, datagram| {
-            let Some(viewer) = number_of(meta.local_ip).and_then(|n| viewers.get_mut(n)) else { return };
+            let Some(viewer) = number_of(meta.local_ip).and_then(|n| viewers.get_mut(n)?.as_mut()) else { return };
             if classify(datagram) == DatagramKind::Rtp {
                 viewer.rtp(now, datagram, &exts, origin, &mut window);
             } else {
@@ -321,7 +362,7 @@ fn watch(
         })?;
         if now.duration_since(ticked_at) >= TICK {
             ticked_at = now;
-            for viewer in &mut viewers {
+            for viewer in viewers.iter_mut().flatten() {
                 viewer.peer.handle_timeout(now);
                 while viewer.peer.poll_event().is_some() {}
                 window.connected +=

@@ -14,6 +14,7 @@ mod target;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use ams_rtc::srtp::SrtpProfile;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
@@ -48,6 +49,12 @@ pub(crate) struct BenchArgs {
     /// Viewers send no transport-wide feedback
     #[arg(long)]
     no_feedback: bool,
+    /// Viewers take SRTP with AES-CM and SHA-1 only, as old ones do; without it, AES-128-GCM
+    #[arg(long)]
+    sha1: bool,
+    /// After the last step, let so many viewers leave and others join in their places, and see what memory does
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    churn: usize,
     /// Load another node instead of one of our own: its HTTP address, for example http://10.0.0.5:5080
     #[arg(long, value_name = "URL")]
     target: Option<String>,
@@ -110,9 +117,39 @@ impl Percentiles {
 struct Report {
     version: &'static str,
     burst: bool,
+    sha1: bool,
     floor: floor::Floor,
     rows: Vec<Row>,
     knee_viewers: usize,
+    churn: Vec<Churned>,
+}
+
+/// Memory of the process after so many viewers left and others joined.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Churned {
+    left: usize,
+    memory_kb: Option<f64>,
+}
+
+/// Viewers leave and others join, a tenth at a time.
+fn churn(args: &BenchArgs, load: &mut Load, target: &Target) -> Result<Vec<Churned>> {
+    let mut seen = Vec::new();
+    if args.churn == 0 {
+        return Ok(seen);
+    }
+    eprintln!("{} viewers leave and as many join, {} per second", args.churn, args.joins);
+    let (mut left, step) = (0, args.churn.div_ceil(10));
+    while left <= args.churn {
+        std::thread::sleep(Duration::from_secs(2));
+        let memory_kb = target.memory_kb();
+        eprintln!("{left:>7} left: {} kB", memory_kb.map_or("–".to_owned(), |kb| format!("{kb:.0}")));
+        seen.push(Churned { left, memory_kb });
+        if left < args.churn {
+            load.replace(step.min(args.churn - left), args.joins)?;
+        }
+        left += step;
+    }
+    Ok(seen)
 }
 
 /// Runs it.
@@ -130,7 +167,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     if !pin {
         eprintln!("node and load share their cores: the figures are lower than the node's own");
     }
-    let floor = floor::measure(pin)?;
+    let profile = if args.sha1 { SrtpProfile::Aes128CmHmacSha1_80 } else { SrtpProfile::AeadAes128Gcm };
+    let floor = floor::measure(pin, profile)?;
     eprintln!(
         "floor: seal {:.3} µs, send {:.2} µs alone, {:.2} µs in a train of ten",
         floor.seal_us, floor.send_us, floor.train_us
@@ -148,6 +186,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         burst: args.burst,
         key_interval: Duration::from_secs_f64(args.key_interval),
         feedback: !args.no_feedback,
+        sha1: args.sha1,
     };
     let most = args.viewers.iter().copied().max().unwrap_or(0);
     let mut load = Load::start(&target.whip, &target.whep, most, options)?;
@@ -184,6 +223,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             break;
         }
     }
+    let churn = churn(args, &mut load, &target)?;
     let knee_viewers = rows.iter().filter(|row| row.carried).map(|row| row.viewers).max().unwrap_or(0);
     println!("{HEAD}");
     rows.iter().for_each(|row| println!("{}", line(row)));
@@ -193,7 +233,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     );
     let damaged: u64 = rows.iter().map(|row| row.damaged).sum();
     if let Some(path) = &args.json {
-        let report = Report { version: env!("CARGO_PKG_VERSION"), burst: args.burst, floor, rows, knee_viewers };
+        let version = env!("CARGO_PKG_VERSION");
+        let report = Report { version, burst: args.burst, sha1: args.sha1, floor, rows, knee_viewers, churn };
         std::fs::write(path, serde_json::to_string_pretty(&report)?)
             .with_context(|| format!("writing {}", path.display()))?;
     }
@@ -214,7 +255,10 @@ fn row(
     let lost_ratio = lost as f64 / (window.packets + lost).max(1) as f64;
     let delay_ms = Percentiles::of(window.delays_us.clone());
     let busy = cpu.map_or(0.0, |cpu| cpu / elapsed);
-    let carried = lost_ratio <= LOSS_MAX && delay_ms.p99 <= DELAY_MAX.as_secs_f64() * 1000.0 && busy <= BUSY_MAX;
+    let carried = window.packets > 0
+        && lost_ratio <= LOSS_MAX
+        && delay_ms.p99 <= DELAY_MAX.as_secs_f64() * 1000.0
+        && busy <= BUSY_MAX;
     Row {
         viewers,
         packets_per_second: window.packets as f64 / elapsed,

@@ -67,7 +67,9 @@ pub(super) fn offer(ice: &IceCredentials, fingerprint: &Fingerprint, publish: bo
             String::new()
         }
     };
-    let source = |ssrc: u32| if publish { format!("a=ssrc:{ssrc} cname:bench\r\n") } else { String::new() };
+    let source = |ssrc: u32| {
+        if publish { format!("a=msid:bench {ssrc}\r\na=ssrc:{ssrc} cname:bench\r\n") } else { String::new() }
+    };
     let mut sdp = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\na=msid-semantic: WMS *\r\n"
         .to_owned();
     sdp += &format!("m=audio 9 UDP/TLS/RTP/SAVPF {AUDIO_PT}\r\n");

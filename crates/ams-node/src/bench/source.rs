@@ -57,9 +57,9 @@ impl MediaSource {
             parts: 0,
             is_key: false,
             video_due: origin,
-            video_seq: 70_000,
+            video_seq: 4_464,
             audio_due: origin,
-            audio_seq: 80_000,
+            audio_seq: 14_464,
             audio_no: 0,
             keyframe_wanted: true,
         }

@@ -34,7 +34,6 @@ pub struct DtlsIdentity {
     pub(super) server_gcm: Arc<HandshakeConfig>,
     pub(super) server_any: Arc<HandshakeConfig>,
     pub(super) client: Arc<HandshakeConfig>,
-    #[cfg(test)]
     certificate: Certificate,
 }
 
@@ -64,6 +63,16 @@ impl DtlsIdentity {
         DtlsIdentity::self_signed(&key)
     }
 
+    /// An identity whose client side offers AES-CM with HMAC-SHA1 alone, as old peers do; for tests and measurements.
+    ///
+    /// # Errors
+    /// If the cryptographic library fails.
+    pub fn generate_sha1() -> Result<DtlsIdentity, IdentityError> {
+        let mut identity = DtlsIdentity::generate()?;
+        identity.client = config(&identity.certificate, true, &[CM])?;
+        Ok(identity)
+    }
+
     fn self_signed(key: &rcgen::KeyPair) -> Result<DtlsIdentity, IdentityError> {
         let provider = AwsLcRsProvider::new();
         let params = rcgen::CertificateParams::new(vec![SERVER_NAME.to_owned()]).map_err(failed)?;
@@ -77,7 +86,6 @@ impl DtlsIdentity {
             server_gcm: config(&certificate, false, &[GCM])?,
             server_any: config(&certificate, false, &[GCM, CM])?,
             client: config(&certificate, true, &[GCM, CM])?,
-            #[cfg(test)]
             certificate,
         })
     }
