@@ -41,6 +41,14 @@ pub enum Usage {
     Under,
 }
 
+/// What filled a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Media,
+    /// It will be empty soon: nothing more of it is sent.
+    Probe,
+}
+
 /// The estimate of one viewer's path.
 #[derive(Debug)]
 pub struct BandwidthEstimator {
@@ -102,11 +110,15 @@ impl BandwidthEstimator {
         }
         let usage = self.delay.usage();
         let mut acked = self.acked.rate();
+        let mut cause = Cause::Media;
         if usage == Usage::Over {
+            if self.prober.has_filled_queue(now) {
+                cause = Cause::Probe;
+            }
             self.prober.on_congestion(now);
-            acked = acked.min(self.acked.recent()).or(acked);
+            acked = self.acked.recent().or(acked);
         }
-        self.rate.update(now, usage, acked, self.rtt);
+        self.rate.update(now, usage, cause, acked, self.rtt);
         if let Some(found) = self.prober.poll_result(now)
             && usage != Usage::Over
         {
@@ -128,13 +140,17 @@ impl BandwidthEstimator {
 
     /// To be called every 100 ms or so.
     pub fn on_timeout(&mut self, now: Instant) {
-        if self.sent_since_heard
-            && let Some(heard) = self.heard_at
-            && now.saturating_duration_since(heard) >= SILENCE
-        {
-            self.heard_at = Some(now);
+        let Some(heard) = self.heard_at else { return };
+        if now.saturating_duration_since(heard) < SILENCE {
+            return;
+        }
+        self.heard_at = Some(now);
+        if self.sent_since_heard {
             self.prober.on_congestion(now);
             self.rate.silence(now);
+        } else {
+            // Nothing is sent that would tell that a queue has gone: it has.
+            self.delay = DelayMonitor::default();
         }
     }
 

@@ -29,6 +29,9 @@ const QUEUE_LONG_US: i64 = 90_000;
 /// One packet alone may have been held up by something else.
 const QUEUE_PACKETS: u32 = 3;
 const QUEUE_SHORT_US: i64 = 50_000;
+/// A path whose queue was this short within the last [`RECENT_US`] has no queue that fills.
+const QUEUE_NONE_US: i64 = 10_000;
+const RECENT_US: i64 = 100_000;
 /// The shortest delay of this long, twice over, is that of an empty queue.
 const BASE_US: i64 = 5_000_000;
 /// A queue that stays so long in spite of all is none: the path has become longer.
@@ -67,6 +70,10 @@ struct Queue {
     before: i64,
     long_packets: u32,
     long_since: Option<i64>,
+    /// Since when `low` is the shortest queue, and the shortest of the time before.
+    low_since: i64,
+    low: i64,
+    low_before: i64,
 }
 
 impl Queue {
@@ -81,6 +88,10 @@ impl Queue {
         }
         self.shortest = self.shortest.min(delay);
         let queue = delay.saturating_sub(self.shortest.min(self.before));
+        if arrival.saturating_sub(self.low_since).unsigned_abs() > RECENT_US.unsigned_abs() {
+            (self.low_since, self.low_before, self.low) = (arrival, self.low, queue);
+        }
+        self.low = self.low.min(queue);
         match self.long_since {
             Some(since) if queue > QUEUE_SHORT_US && arrival.saturating_sub(since) < QUEUE_STAYS_US => {}
             Some(_) if queue > QUEUE_SHORT_US => *self = Self::default(),
@@ -95,6 +106,11 @@ impl Queue {
 
     fn is_long(&self) -> bool {
         self.long_since.is_some()
+    }
+
+    /// There was none at some time lately.
+    fn is_none(&self) -> bool {
+        self.low.min(self.low_before) < QUEUE_NONE_US
     }
 }
 
@@ -120,7 +136,12 @@ impl Default for DelayMonitor {
 
 impl DelayMonitor {
     pub(super) fn usage(&self) -> Usage {
-        if self.queue.is_long() { Usage::Over } else { self.usage }
+        match self.usage {
+            _ if self.queue.is_long() => Usage::Over,
+            // The line still rises where few packets are sent, long after the queue is gone.
+            Usage::Over if self.queue.is_none() => Usage::Normal,
+            usage => usage,
+        }
     }
 
     /// A packet sent at `sent` arrived at `arrival`: both in microseconds, on two clocks.

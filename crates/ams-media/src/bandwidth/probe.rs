@@ -16,6 +16,8 @@ const PACKETS_MIN: u32 = 6;
 /// Wait between probes: doubles with each that finds nothing.
 const WAIT_MIN: Duration = Duration::from_millis(700);
 const WAIT_MAX: Duration = Duration::from_secs(4);
+/// A queue that fills within this time after a probe, beyond the round trip, is the probe's.
+const BLAME: Duration = Duration::from_millis(500);
 /// After congestion the path is left alone for this long.
 const REST: Duration = Duration::from_millis(1500);
 /// A probe goes this far beyond the rate that is wanted, and at most this far beyond the estimate.
@@ -51,11 +53,20 @@ pub(super) struct Prober {
     last_id: u8,
     not_before: Option<Instant>,
     wait: Duration,
+    /// A queue that fills until then is the last probe's.
+    blamed_until: Option<Instant>,
 }
 
 impl Default for Prober {
     fn default() -> Self {
-        Self { flight: None, arrivals: Arrivals::default(), last_id: 0, not_before: None, wait: WAIT_MIN }
+        Self {
+            flight: None,
+            arrivals: Arrivals::default(),
+            last_id: 0,
+            not_before: None,
+            wait: WAIT_MIN,
+            blamed_until: None,
+        }
     }
 }
 
@@ -88,7 +99,13 @@ impl Prober {
         let judge_at = until + rtt + Duration::from_millis(400);
         self.flight = Some(Flight { id: self.last_id, rate, began: now, until, paid_until: now, judge_at });
         self.arrivals = Arrivals::default();
+        self.blamed_until = Some(until + rtt + BLAME);
         0
+    }
+
+    /// A queue that fills now is a probe's.
+    pub(super) fn has_filled_queue(&self, now: Instant) -> bool {
+        self.blamed_until.is_some_and(|until| now < until)
     }
 
     pub(super) fn on_arrival(&mut self, probe: u8, sent_us: i64, arrival_us: i64, len: u32) {

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use ams_types::Bitrate;
 
-use super::{ESTIMATE_MAX, ESTIMATE_MIN, Usage};
+use super::{Cause, ESTIMATE_MAX, ESTIMATE_MIN, Usage};
 
 /// Share of what arrived that is kept when a queue fills.
 const DECREASE: f64 = 0.85;
+/// And when it was a probe that filled it.
+const DECREASE_BY_PROBE: f64 = 0.95;
 /// Growth per second up to a little more than where the path was last found full.
 const GROWTH: f64 = 0.15;
 /// Growth per second when the path has been at ease for [`EASE`] beyond where it was last found full.
@@ -74,7 +76,7 @@ impl RateControl {
     }
 
     /// Takes one report into account.
-    pub(super) fn update(&mut self, now: Instant, usage: Usage, acked: Option<Bitrate>, rtt: Duration) {
+    pub(super) fn update(&mut self, now: Instant, usage: Usage, cause: Cause, acked: Option<Bitrate>, rtt: Duration) {
         let elapsed = now.saturating_duration_since(self.updated_at).as_secs_f64().min(1.0);
         self.updated_at = now;
         let acked = acked.map(|rate| rate.0 as f64);
@@ -84,9 +86,10 @@ impl RateControl {
             // One decrease must show before the next.
             if settled(self.decreased_at, rtt + Duration::from_millis(200)) {
                 self.decreased_at = Some(now);
+                let share = if cause == Cause::Probe { DECREASE_BY_PROBE } else { DECREASE };
                 if let Some(acked) = acked {
                     self.full_at = Some(acked);
-                    self.set_rate((acked * DECREASE).min(self.estimate));
+                    self.set_rate((acked * share).min(self.estimate));
                 } else {
                     self.set_rate(self.estimate * 0.5);
                 }

@@ -274,3 +274,23 @@ fn nonsense_in_reports_does_no_harm() {
         assert!((ESTIMATE_MIN..=ESTIMATE_MAX).contains(&estimate));
     }
 }
+
+#[test]
+fn a_queue_is_gone_when_nothing_has_been_sent_for_long() {
+    let begin = crate::testing::start();
+    let mut estimator = BandwidthEstimator::new(begin, Bitrate(1_000_000));
+    let at = |millis: u64| begin + Duration::from_millis(millis);
+    // Each packet is 4 ms later than the one before.
+    for n in 0..100u16 {
+        estimator.on_sent(at(u64::from(n) * 10), n, 1200);
+        estimator.on_feedback(at(u64::from(n) * 10 + 30), [(n, Some(i64::from(n) * 14_000))].into_iter());
+    }
+    assert_eq!(estimator.usage(), Usage::Over);
+    let wanted = Some(Bitrate(2_000_000));
+    (1000..2500).step_by(100).for_each(|n| estimator.on_timeout(at(n)));
+    assert_eq!(estimator.poll_probe(at(2500), wanted), 0);
+    (2500..3000).step_by(100).for_each(|n| estimator.on_timeout(at(n)));
+    assert_eq!(estimator.usage(), Usage::Normal);
+    estimator.poll_probe(at(3000), wanted);
+    assert!(estimator.poll_probe(at(3010), wanted) > 0, "the path can be tried again");
+}
