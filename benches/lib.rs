@@ -47,6 +47,7 @@ pub fn packet(seq: u64, len: usize) -> Arc<MediaPacket> {
         timestamp: ((seq / 10 * 3000) & 0xffff_ffff) as u32,
         marker: seq % 10 == 9,
         keyframe: seq.is_multiple_of(300),
+        sublayer: None,
         extensions: PacketExtensions::default(),
         payload: Bytes::from(vec![0x5a; len]),
         ingest_at: Instant::now(),

@@ -1,32 +1,38 @@
 //! Which layer suits one viewer's network.
 //!
-//! Owns the choice between the layers of a simulcast track, between pictures and sound alone, and its patience: down at
-//! once, up only with room to spare, and after a climb that failed ever more slowly. Never switches by itself: a
-//! [`LayerSelector`](crate::LayerSelector) does, at a keyframe.
+//! Owns the choice between the layers of a simulcast track and the parts of one, between pictures and sound alone, and its
+//! patience: down at once, up only with room to spare, and after a climb that failed ever more slowly, unless the path
+//! has plainly changed. Never switches by itself: a [`LayerSelector`](crate::LayerSelector) does, at a keyframe.
 
 use std::time::{Duration, Instant};
 
 use ams_types::{Bitrate, LayerNo};
 
+use crate::sublayer::Depth;
+
 /// Headers, extensions and tags on top of a layer's payload, in percent.
 const OVERHEAD_PERCENT: u64 = 107;
 /// Room the estimate must leave above a layer before the viewer climbs to it, in percent of the layer.
 const CLIMB_PERCENT: u64 = 110;
+/// Room that shows that the path is another one than where a climb failed, in percent of the layer: it ends patience.
+const CHANGED_PERCENT: u64 = 140;
 /// Pictures stop when not even this share of the lowest layer fits.
 const SOUND_ONLY_PERCENT: u64 = 60;
 /// And only when that has been so for this long.
 const SOUND_ONLY_AFTER: Duration = Duration::from_secs(2);
-/// Wait between going down and climbing again; doubles when the climb did not last.
+/// Wait between going down and climbing again. It doubles when the climb did not last, but for a path that has changed.
 const PATIENCE_MIN: Duration = Duration::from_millis(800);
 const PATIENCE_MAX: Duration = Duration::from_secs(16);
 /// A climb that was taken back within this time did not last.
 const CLIMB_LASTS: Duration = Duration::from_secs(5);
 
-/// One layer as the choice sees it.
+/// One layer, or a part of its temporal and spatial layers, as the choice sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerOffer {
     /// Which.
     pub layer: LayerNo,
+    /// How much of it.
+    pub depth: Depth,
     /// Payload it sends now.
     pub bitrate: Bitrate,
     /// Height of its pictures in pixels; 0 while unknown.
@@ -38,6 +44,10 @@ pub struct LayerOffer {
 pub struct Choice {
     /// The layer; none for sound alone, or while there is none.
     pub layer: Option<LayerNo>,
+    /// How much of it.
+    pub depth: Depth,
+    /// Payload it sends now.
+    pub bitrate: Bitrate,
     /// The rate the path would have to carry for the next layer up, or for pictures again; none when nothing is left to
     /// wish for, or it is too early to try.
     pub wanted: Option<Bitrate>,
@@ -47,7 +57,7 @@ pub struct Choice {
 #[derive(Clone, Debug)]
 pub struct LayerChoice {
     height: u32,
-    layer: Option<LayerNo>,
+    chosen: Option<(LayerNo, Depth)>,
     sound_only: bool,
     too_little_since: Option<Instant>,
     climbed_at: Option<Instant>,
@@ -59,7 +69,7 @@ impl Default for LayerChoice {
     fn default() -> Self {
         Self {
             height: 0,
-            layer: None,
+            chosen: None,
             sound_only: false,
             too_little_since: None,
             climbed_at: None,
@@ -91,56 +101,67 @@ impl LayerChoice {
         estimate: Option<Bitrate>,
     ) -> Choice {
         let (Some(lowest), Some(highest)) = (offers.first(), offers.last()) else {
-            return Choice { layer: self.layer.or(best), wanted: None };
+            let (layer, depth) = self.chosen.or(best.map(|best| (best, Depth::ALL))).unzip();
+            return Choice { layer, depth: depth.unwrap_or_default(), ..Choice::default() };
         };
         if self.height != 0 {
-            let near = offers.iter().min_by_key(|offer| offer.height.abs_diff(self.height)).unwrap_or(highest);
+            // The last of those that are equally near: the one with most pictures.
+            let near = offers.iter().rev().min_by_key(|offer| offer.height.abs_diff(self.height)).unwrap_or(highest);
             self.sound_only = false;
-            self.layer = Some(near.layer);
-            return Choice { layer: self.layer, wanted: None };
+            return self.take(near, None);
         }
         let Some(estimate) = estimate else {
             self.sound_only = false;
-            self.layer = best.or(Some(highest.layer));
-            return Choice { layer: self.layer, wanted: None };
+            let best = best.and_then(|best| offers.iter().rfind(|offer| offer.layer == best)).unwrap_or(highest);
+            return self.take(best, None);
         };
-        let at = self.layer.and_then(|layer| offers.iter().position(|offer| offer.layer == layer));
-        let Some(at) = at else {
+        let Some(mut at) = self.place(offers) else {
             // At first, or when the present layer fell silent.
             let fits = offers.iter().rposition(|offer| cost(offer) <= estimate).unwrap_or(0);
-            self.layer = offers.get(fits).map(|offer| offer.layer);
-            return Choice { layer: self.layer, wanted: self.wanted(now, offers, fits) };
+            let wanted = self.wanted(now, offers, fits);
+            return self.take(offers.get(fits).unwrap_or(lowest), wanted);
         };
         if self.is_too_little(now, lowest, estimate) {
-            return Choice { layer: None, wanted: Some(percent(cost(lowest), CLIMB_PERCENT)) };
+            return Choice { wanted: self.room(now, lowest).map(beyond), ..Choice::default() };
         }
-        let mut at = at;
         if offers.get(at).is_some_and(|offer| cost(offer) > estimate) {
             let fits = offers.iter().rposition(|offer| cost(offer) <= estimate).unwrap_or(0).min(at);
             if fits < at {
                 self.fall(now);
                 at = fits;
             }
-        } else if self.may_climb(now) {
-            let room = |offer: &LayerOffer| percent(cost(offer), CLIMB_PERCENT) <= estimate;
-            let higher = offers.iter().rposition(room).unwrap_or(0);
+        } else {
+            let has_room = |offer: &LayerOffer| self.room(now, offer).is_some_and(|room| room <= estimate);
+            let higher = offers.iter().rposition(has_room).unwrap_or(0);
             if higher > at {
                 self.climbed_at = Some(now);
                 at = higher;
             }
         }
-        self.layer = offers.get(at).map(|offer| offer.layer);
-        Choice { layer: self.layer, wanted: self.wanted(now, offers, at) }
+        let wanted = self.wanted(now, offers, at);
+        self.take(offers.get(at).unwrap_or(lowest), wanted)
+    }
+
+    fn take(&mut self, offer: &LayerOffer, wanted: Option<Bitrate>) -> Choice {
+        self.chosen = Some((offer.layer, offer.depth));
+        Choice { layer: Some(offer.layer), depth: offer.depth, bitrate: offer.bitrate, wanted }
+    }
+
+    /// Where the present choice stands among the offers: as it is, or the most of its layer.
+    fn place(&self, offers: &[LayerOffer]) -> Option<usize> {
+        let (layer, depth) = self.chosen?;
+        let whole = offers.iter().rposition(|offer| offer.layer == layer);
+        offers.iter().position(|offer| (offer.layer, offer.depth) == (layer, depth)).or(whole)
     }
 
     /// Whether not even the lowest layer can be sent, for long enough to give pictures up.
     fn is_too_little(&mut self, now: Instant, lowest: &LayerOffer, estimate: Bitrate) -> bool {
         if self.sound_only {
-            if percent(cost(lowest), CLIMB_PERCENT) <= estimate && self.may_climb(now) {
+            if self.room(now, lowest).is_some_and(|room| room <= estimate) {
                 self.sound_only = false;
                 self.too_little_since = None;
                 self.climbed_at = Some(now);
-                self.layer = Some(lowest.layer);
+                self.chosen = Some((lowest.layer, lowest.depth));
             }
             return self.sound_only;
         }
@@ -162,14 +183,25 @@ impl LayerChoice {
         self.fell_at = Some(now);
     }
 
-    fn may_climb(&self, now: Instant) -> bool {
-        self.fell_at.is_none_or(|at| now.saturating_duration_since(at) >= self.patience)
+    /// What the path must carry before the viewer climbs to `offer`; none just after it went down.
+    fn room(&self, now: Instant, offer: &LayerOffer) -> Option<Bitrate> {
+        let since_fall = self.fell_at.map(|at| now.saturating_duration_since(at));
+        let needed = match since_fall {
+            Some(since) if since < PATIENCE_MIN => return None,
+            Some(since) if since < self.patience => CHANGED_PERCENT,
+            _ => CLIMB_PERCENT,
+        };
+        Some(percent(cost(offer), needed))
     }
 
     fn wanted(&self, now: Instant, offers: &[LayerOffer], at: usize) -> Option<Bitrate> {
-        let next = offers.get(at + 1).filter(|_| self.may_climb(now))?;
-        Some(percent(cost(next), CLIMB_PERCENT + 5))
+        self.room(now, offers.get(at + 1)?).map(beyond)
     }
+}
+
+/// A little more than is needed, so that an estimate just below it does not keep a viewer down.
+fn beyond(room: Bitrate) -> Bitrate {
+    percent(room, 105)
 }
 
 /// What a layer takes on the wire.
@@ -187,9 +219,9 @@ mod tests {
     use crate::testing::{ms, start};
 
     const THREE: [LayerOffer; 3] = [
-        LayerOffer { layer: LayerNo(0), bitrate: Bitrate(150_000), height: 180 },
-        LayerOffer { layer: LayerNo(1), bitrate: Bitrate(500_000), height: 360 },
-        LayerOffer { layer: LayerNo(2), bitrate: Bitrate(1_500_000), height: 720 },
+        LayerOffer { layer: LayerNo(0), depth: Depth::ALL, bitrate: Bitrate(150_000), height: 180 },
+        LayerOffer { layer: LayerNo(1), depth: Depth::ALL, bitrate: Bitrate(500_000), height: 360 },
+        LayerOffer { layer: LayerNo(2), depth: Depth::ALL, bitrate: Bitrate(1_500_000), height: 720 },
     ];
 
     fn layers(choice: &mut LayerChoice, begin: Instant, steps: &[(u64, u64)]) -> Vec<Option<u8>> {
@@ -212,8 +244,13 @@ mod tests {
             ("too early", &[(0, 5000), (100, 200), (300, 5000), (1000, 5000)], &[Some(2), Some(0), Some(0), Some(2)]),
             (
                 "a climb that does not last",
-                &[(0, 5000), (100, 200), (1000, 5000), (1100, 200), (2000, 5000), (2800, 5000)],
-                &[Some(2), Some(0), Some(2), Some(0), Some(0), Some(2)],
+                &[(0, 2000), (100, 200), (1000, 2000), (1100, 200), (2000, 2000), (2800, 2000)],
+                &[Some(2), Some(0), Some(2), Some(0), Some(1), Some(2)],
+            ),
+            (
+                "nor the next, but then the path is another one",
+                &[(0, 2000), (100, 200), (1000, 2000), (1100, 200), (2700, 2000), (2800, 200), (3700, 2300)],
+                &[Some(2), Some(0), Some(2), Some(0), Some(2), Some(0), Some(2)],
             ),
         ] {
             assert_eq!(layers(&mut LayerChoice::default(), begin, steps), want, "{name}");
@@ -231,6 +268,35 @@ mod tests {
         let sound = choose(4000, 300);
         assert!(sound.layer.is_none() && sound.wanted.is_some_and(|wanted| wanted.0 > 1_605_000), "{sound:?}");
         assert_eq!(choose(5000, 2000).layer, Some(LayerNo(2)));
+    }
+
+    #[test]
+    fn fewer_pictures_come_before_none_at_all() {
+        let (mut choice, begin) = (LayerChoice::default(), start());
+        let rungs = [(0, 250_000), (1, 500_000), (u8::MAX, 1_000_000)].map(|(temporal, rate)| LayerOffer {
+            layer: LayerNo(0),
+            depth: Depth { temporal, ..Depth::ALL },
+            bitrate: Bitrate(rate),
+            height: 720,
+        });
+        for (at, kbit, want) in [
+            (0, 5000, Some(u8::MAX)),
+            (100, 900, Some(1)),
+            (200, 300, Some(0)),
+            (300, 150, Some(0)),
+            (2500, 150, None),
+            (4000, 350, Some(0)),
+            (9000, 700, Some(1)),
+            (14_000, 2000, Some(u8::MAX)),
+        ] {
+            let chosen = choice.choose(begin + ms(at), &rungs, Some(LayerNo(0)), Some(Bitrate(kbit * 1000)));
+            assert_eq!(chosen.layer.map(|_| chosen.depth.temporal), want, "{at}");
+        }
+        choice.want_height(720);
+        let chosen = choice.choose(begin + ms(14_100), &rungs, Some(LayerNo(0)), Some(Bitrate(100_000)));
+        assert_eq!(chosen.depth, Depth::ALL, "of one height the one with all pictures");
+        let chosen = choice.choose(begin + ms(14_200), &rungs[2..], Some(LayerNo(0)), Some(Bitrate(100_000)));
+        assert_eq!(chosen.bitrate, Bitrate(1_000_000));
     }
 
     #[test]

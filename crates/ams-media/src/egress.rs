@@ -1,6 +1,6 @@
 //! One track of one viewer: what it gets of every packet, and under which numbers.
 //!
-//! Joins [`LayerSelector`] and [`SequenceRewriter`] into the one call a shard makes per viewer and packet. Holds no
+//! Joins [`LayerSelector`], [`DepthSelector`] and [`SequenceRewriter`] into the one call a shard makes per viewer and packet. Holds no
 //! media: packets stay in the shard's [`PacketRing`](crate::PacketRing). Sealing, RTX numbering and sending are the
 //! transport's.
 
@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use ams_types::{Codec, ExtSeq, LayerNo};
 
+use crate::depth::{DepthSelector, DepthVerdict};
 use crate::layer::{LayerSelector, Verdict};
 use crate::packet::MediaPacket;
 use crate::rewrite::{Rewritten, SequenceRewriter, Source};
+use crate::sublayer::{Depth, Sublayer};
 
 /// How often one packet is sent again to one viewer.
 pub const RESENDS_MAX: u8 = 10;
@@ -30,6 +32,8 @@ pub struct EgressCounters {
     pub dropped_no_keyframe: u64,
     /// Packets not forwarded because they were duplicates or came after the viewer had moved on.
     pub dropped_late: u64,
+    /// Packets left out because they are of temporal or spatial layers that the viewer does not get.
+    pub left_out: u64,
     /// Retransmissions granted.
     pub resent: u64,
     /// Times the viewer began, resumed or changed its layer.
@@ -50,17 +54,17 @@ pub struct Resend {
     /// If so, without RTX, it must go out again byte for byte as it was: sealing other bytes under the same number
     /// (another header extension value, say) gives the key away.
     pub sent: bool,
-    timestamp: TimestampOf,
+    numbering: NumberingOf,
 }
 
-/// Keeps how a source timestamp becomes the viewer's.
+/// Keeps how the packet looks to the viewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct TimestampOf(crate::rewrite::SourcePacket);
+struct NumberingOf(crate::rewrite::SourcePacket);
 
 impl Resend {
     /// The numbering under which the viewer knows `packet`.
     pub fn rewritten(&self, packet: &MediaPacket) -> Rewritten {
-        self.timestamp.0.rewritten(packet.timestamp)
+        self.numbering.0.rewritten(packet)
     }
 }
 
@@ -68,6 +72,9 @@ impl Resend {
 #[derive(Clone, Debug)]
 pub struct ViewerTrack {
     selector: LayerSelector,
+    depth: DepthSelector,
+    /// How much of the target layer is wanted.
+    target_depth: Depth,
     rewriter: SequenceRewriter,
     run: u32,
     resends: Resends,
@@ -79,6 +86,8 @@ impl ViewerTrack {
     pub fn new(clock_rate: u32, start_seq: u16, start_timestamp: u32) -> Self {
         Self {
             selector: LayerSelector::default(),
+            depth: DepthSelector::default(),
+            target_depth: Depth::ALL,
             rewriter: SequenceRewriter::new(clock_rate, start_seq, start_timestamp),
             run: 0,
             resends: Resends::default(),
@@ -99,7 +108,13 @@ impl ViewerTrack {
     pub fn forward(&mut self, now: Instant, packet: &MediaPacket) -> Option<Rewritten> {
         let source = Source { run: self.run, layer: packet.layer };
         match self.selector.wants(packet) {
-            Verdict::Forward => {}
+            Verdict::Forward => {
+                if let Some(sublayer) = packet.sublayer
+                    && !self.has_depth_for(source, packet, sublayer)
+                {
+                    return None;
+                }
+            }
             Verdict::Drop => {
                 self.counters.dropped_no_keyframe += u64::from(self.selector.current().is_none());
                 return None;
@@ -110,6 +125,9 @@ impl ViewerTrack {
                     return None;
                 }
                 self.selector.switched(packet.layer);
+                let depth = if self.selector.is_on_target() { self.target_depth } else { Depth::ALL };
+                self.depth.begin(packet, depth);
+                self.rewriter.set_top(source, packet.seq, depth.spatial);
                 self.counters.switches += 1;
             }
         }
@@ -122,9 +140,21 @@ impl ViewerTrack {
         Some(rewritten)
     }
 
-    /// A packet of the present layer is left out on purpose (not lost): the viewer's numbers close over it.
-    pub fn skip(&mut self, packet: &MediaPacket) {
-        self.rewriter.skip(Source { run: self.run, layer: packet.layer }, packet.seq);
+    /// Whether the viewer gets this much of its layer. What it does not get leaves no gap in its numbers.
+    fn has_depth_for(&mut self, source: Source, packet: &MediaPacket, sublayer: Sublayer) -> bool {
+        let verdict = self.depth.wants(packet, sublayer);
+        match verdict {
+            DepthVerdict::Send => {
+                self.rewriter.set_top(source, packet.seq, self.depth.current().spatial);
+                return true;
+            }
+            DepthVerdict::Skip { is_first } => {
+                self.rewriter.skip(source, packet.seq, is_first);
+                self.counters.left_out += 1;
+            }
+            DepthVerdict::Late => self.counters.dropped_late += 1,
+        }
+        false
     }
 
     // --- feedback from the viewer ---
@@ -146,15 +176,20 @@ impl ViewerTrack {
             source_seq: found.seq,
             viewer_seq: found.viewer_seq,
             sent: found.sent,
-            timestamp: TimestampOf(found),
+            numbering: NumberingOf(found),
         })
     }
 
     // --- decisions of the shard ---
 
     /// Sets the layer the viewer is to get: that of the track's [`LayerMonitor`](crate::LayerMonitor), or its own.
-    pub fn set_target(&mut self, layer: LayerNo) {
+    /// `depth` is how much of that layer.
+    pub fn set_target(&mut self, layer: LayerNo, depth: Depth) {
         self.selector.set_target(layer);
+        self.target_depth = depth;
+        if self.selector.is_on_target() {
+            self.depth.set_target(depth);
+        }
     }
 
     /// Forwards nothing until the next keyframe: the viewer is too slow, or media before it is missing for good.
@@ -184,9 +219,14 @@ impl ViewerTrack {
         self.selector.current()
     }
 
+    /// How much of its layer the viewer gets.
+    pub fn depth(&self) -> Depth {
+        self.depth.current()
+    }
+
     /// The layer of which a keyframe is needed, to begin or to change layers: see that it is asked for.
     pub fn waiting_keyframe(&self) -> Option<LayerNo> {
-        self.selector.waiting_keyframe()
+        self.selector.waiting_keyframe().or_else(|| self.selector.current().filter(|_| self.depth.needs_keyframe()))
     }
 
     /// The viewer's timestamp for one of its present layer, for sender reports; none before the first packet.
@@ -232,7 +272,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::payload::vp8_ids::Vp8Ids;
+    use crate::payload::sublayer_of;
+    use crate::payload::vp8_ids::{Vp8Ids, Vp8Shift};
     use crate::ring::{PacketRing, RingLimits};
     use crate::testing::{ms, packet, start};
 
@@ -269,7 +310,7 @@ mod tests {
         .enumerate()
         .map(|(n, packet)| {
             if n == 1 {
-                track.set_target(LayerNo(1));
+                track.set_target(LayerNo(1), Depth::ALL);
                 assert_eq!(track.waiting_keyframe(), Some(LayerNo(1)));
             }
             track.forward(now, packet).map(|r| (r.seq.0, r.timestamp))
@@ -299,12 +340,89 @@ mod tests {
             got.push(Vp8Ids::read(&payload).map(|ids| (ids.picture, ids.tl0().unwrap())).unwrap());
         };
         (0..3).for_each(|n| take(&mut track, picture(100 + n, 0, 0x7ffe + n as u16, n == 0)));
-        track.set_target(LayerNo(1));
+        track.set_target(LayerNo(1), Depth::ALL);
         (3..6).for_each(|n| take(&mut track, picture(500 + n, 1, 900 + n as u16, n == 3)));
         track.skip_to_keyframe();
         (6..20).for_each(|n| take(&mut track, picture(500 + n, 1, 900 + n as u16, n == 18)));
         let want: Vec<_> = (0..8u16).map(|n| ((0x7ffe + n) & 0x7fff, (0xfe + n as u8 as u16) as u8)).collect();
         assert_eq!(got, want);
+    }
+
+    /// Pictures of a VP8 stream in three temporal layers (0 2 1 2), one packet each, number and picture id `n`.
+    fn in_three_temporal_layers(n: u16, now: Instant) -> MediaPacket {
+        let (temporal, climbs) = [(0, false), (2, true), (1, true), (2, false)][usize::from(n % 4)];
+        let [high, low] = n.to_be_bytes();
+        let ids = [0x80 | high, low, (n / 4) as u8, temporal << 6 | u8::from(climbs) << 5];
+        let payload = [&[0x90, 0xe0][..], &ids, &[u8::from(n != 0)]].concat();
+        let sublayer = sublayer_of(Codec::Vp8, &payload);
+        let packet = packet(n.into(), u32::from(n) * 3000, now + ms(33 * u64::from(n)));
+        let packet = if n == 0 { packet.keyframe() } else { packet };
+        MediaPacket { payload: payload.into(), sublayer, ..packet }
+    }
+
+    #[test]
+    fn vp8_pictures_left_out_show_in_no_number() {
+        let (mut track, now) = (track().for_codec(Codec::Vp8), start());
+        let at_lowest = Depth { temporal: 0, ..Depth::ALL };
+        let mut last: Option<(Rewritten, Vp8Ids)> = None;
+        let mut shown = Vec::new();
+        for n in 0..24 {
+            match n {
+                6 => track.set_target(LayerNo(0), at_lowest),
+                14 => track.set_target(LayerNo(0), Depth::ALL),
+                _ => {}
+            }
+            let packet = in_three_temporal_layers(n, now);
+            let Some(rewritten) = track.forward(now, &packet) else { continue };
+            shown.push(n);
+            let again = track.nack(now, RTT, rewritten.seq.low16()).map(|resend| resend.rewritten(&packet));
+            assert_eq!(again, Some(rewritten), "sent again it is the same");
+            let mut payload = packet.payload.to_vec();
+            rewritten.vp8.apply(&mut payload);
+            let ids = Vp8Ids::read(&payload).unwrap();
+            if let Some((last, last_ids)) = &last {
+                assert_eq!(rewritten.seq.0, last.seq.0 + 1, "{n}");
+                assert_eq!(ids.picture, last_ids.picture + 1, "{n}");
+                assert_eq!(ids.tl0().unwrap(), last_ids.tl0().unwrap() + u8::from(n % 4 == 0), "{n}");
+            }
+            last = Some((rewritten, ids));
+        }
+        let want: Vec<u16> = (0..6).chain([8, 12]).chain([14]).chain([16]).chain(17..24).collect();
+        assert_eq!(shown, want);
+        assert_eq!(track.counters().left_out, 24 - want.len() as u64);
+    }
+
+    #[test]
+    fn the_last_packet_of_the_highest_spatial_layer_sent_ends_the_picture() {
+        let (mut track, now) = (track(), start());
+        let take = |track: &mut ViewerTrack, picture: u64| {
+            // Two packets in each of three spatial layers; the publisher marks the last of all.
+            let packets = (0..6u8).map(|at| MediaPacket {
+                marker: at == 5,
+                keyframe: picture == 0 && at == 0,
+                sublayer: Some(Sublayer { spatial: at / 2, ends_frame: at % 2 == 1, ..Sublayer::default() }),
+                ..packet(picture * 6 + u64::from(at), picture as u32 * 3000, now + ms(33 * picture))
+            });
+            let seen = packets.filter_map(|packet| {
+                let rewritten = track.forward(now, &packet)?;
+                let again = track.nack(now, RTT, rewritten.seq.low16()).map(|resend| resend.rewritten(&packet));
+                assert_eq!(again, Some(rewritten), "sent again it is the same");
+                assert_eq!(rewritten.vp8, Vp8Shift::default(), "a payload that is not VP8's stays as it is");
+                Some((rewritten.seq.0 - 100, rewritten.marker))
+            });
+            seen.collect::<Vec<_>>()
+        };
+        let marked =
+            |first: u64, count: u64| (first..first + count).map(|n| (n, n + 1 == first + count)).collect::<Vec<_>>();
+        assert_eq!(take(&mut track, 0), marked(0, 6));
+        track.set_target(LayerNo(0), Depth { spatial: 1, ..Depth::ALL });
+        assert_eq!(take(&mut track, 1), marked(6, 4));
+        track.set_target(LayerNo(0), Depth { spatial: 0, ..Depth::ALL });
+        assert_eq!(take(&mut track, 2), marked(10, 2));
+        track.set_target(LayerNo(0), Depth::ALL);
+        assert_eq!(track.waiting_keyframe(), None);
+        assert_eq!(take(&mut track, 3), marked(12, 2));
+        assert_eq!(track.waiting_keyframe(), Some(LayerNo(0)), "more of the picture needs a keyframe");
     }
 
     #[test]
@@ -383,22 +501,70 @@ mod tests {
 
     proptest! {
         #[test]
-        fn viewer_numbers_never_skip(choices in vec((0u8..3, any::<bool>(), 0u8..20), 1..300)) {
+        fn vp8_pictures_never_skip(
+            pictures in vec((0u8..3, any::<bool>(), 1u64..4, 0u8..12, 0u8..4, 0u64..3), 1..200),
+        ) {
+            let now = start();
+            let mut track = track().for_codec(Codec::Vp8);
+            let (mut seq, mut lowest) = (1000, 0u8);
+            // What the viewer got: its number, picture id, first and last of the picture.
+            let mut got: Vec<(u64, u16, bool, bool)> = Vec::new();
+            for (n, (temporal, climbs, count, what, depth, at)) in (0u16..).zip(pictures) {
+                let key = n == 0 || what == 0;
+                let temporal = if key { 0 } else { temporal };
+                lowest = lowest.wrapping_add(u8::from(temporal == 0));
+                for part in 0..count {
+                    match what {
+                        1 if part == at => track.skip_to_keyframe(),
+                        2..6 if part == at => track.set_target(LayerNo(0), Depth { temporal: depth, ..Depth::ALL }),
+                        _ => {}
+                    }
+                    let [high, low] = n.to_be_bytes();
+                    let ids = [0x80 | high, low, lowest, temporal << 6 | u8::from(climbs) << 5];
+                    let payload = [&[0x80 | u8::from(part == 0) << 4, 0xe0][..], &ids, &[u8::from(!key)]].concat();
+                    let packet = packet(seq, u32::from(n) * 3000, now + ms(33 * u64::from(n)));
+                    let sublayer = sublayer_of(Codec::Vp8, &payload);
+                    let keyframe = key && part == 0;
+                    let packet = MediaPacket { payload: payload.into(), sublayer, keyframe, ..packet };
+                    seq += 1;
+                    let Some(rewritten) = track.forward(now, &packet) else { continue };
+                    let mut payload = packet.payload.to_vec();
+                    rewritten.vp8.apply(&mut payload);
+                    let ids = Vp8Ids::read(&payload).unwrap();
+                    got.push((rewritten.seq.0, ids.picture, part == 0, part + 1 == count));
+                }
+            }
+            for pair in got.windows(2) {
+                let ((seq, picture, _, ends), (next_seq, next_picture, starts, _)) = (pair[0], pair[1]);
+                prop_assert_eq!(next_seq, seq + 1);
+                prop_assert_eq!(next_picture, if starts { picture + 1 } else { picture }, "{:?} ends {}", pair, ends);
+            }
+        }
+
+        #[test]
+        fn viewer_numbers_never_skip(
+            choices in vec((0u8..3, 0u8..3, 0u8..4, any::<bool>(), 0u8..20), 1..300),
+            shapes in vec((0u8..3, 0u8..4, 0u8..8), 7),
+        ) {
             let now = start();
             let mut track = track();
             let mut next = [1000u64, 65_530, 131_000];
             let mut last: Option<Rewritten> = None;
-            for (tick, (target, keyframe, what)) in choices.into_iter().enumerate() {
+            for (tick, (target, spatial, temporal, keyframe, what)) in choices.into_iter().enumerate() {
                 match what {
                     0 => track.skip_to_keyframe(),
                     1 => { track.on_source_restart(); next = [5, 65_530, 1 << 40]; }
-                    _ => track.set_target(LayerNo(target)),
+                    2 => track.wait_for_target(),
+                    _ => track.set_target(LayerNo(target), Depth { spatial, temporal }),
                 }
-                for layer in 0..3u8 {
+                let (highest, level, climb) = shapes[tick % shapes.len()];
+                for (layer, spatial) in (0..3u8).flat_map(|layer| (0..=highest).map(move |spatial| (layer, spatial))) {
                     let seq = &mut next[usize::from(layer)];
                     *seq += 1;
-                    let packet = packet(*seq, *seq as u32 * 3000, now + ms(33 * tick as u64)).on_layer(layer);
-                    let packet = if keyframe { packet.keyframe() } else { packet };
+                    let packet = packet(*seq, tick as u32 * 3000, now + ms(33 * tick as u64)).on_layer(layer);
+                    let climb = (climb > 3).then(|| (climb - 4, climb - 3));
+                    let sublayer = Some(Sublayer { spatial, temporal: level, climb, ends_frame: true });
+                    let packet = MediaPacket { sublayer, keyframe: keyframe && spatial == 0, ..packet };
                     if let Some(rewritten) = track.forward(now, &packet) {
                         if let Some(last) = last {
                             prop_assert_eq!(rewritten.seq.0, last.seq.0 + 1);

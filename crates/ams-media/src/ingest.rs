@@ -12,6 +12,7 @@ use crate::nack::{NackCounters, NackGenerator};
 use crate::payload::{FrameSize, frame_size};
 use crate::receive_stats::{ReceiveStats, ReceptionReport};
 use crate::seq::SeqExtender;
+use crate::sublayer::{Sublayer, SublayerReader};
 use crate::track::SourceClock;
 
 /// An RTP packet as the publisher sent it: the fields that matter before it becomes a
@@ -37,6 +38,8 @@ pub struct Ingested {
     pub seq: ExtSeq,
     /// For [`MediaPacket::keyframe`](crate::MediaPacket::keyframe).
     pub keyframe: bool,
+    /// For [`MediaPacket::sublayer`](crate::MediaPacket::sublayer).
+    pub sublayer: Option<Sublayer>,
     /// Too much is missing to be asked for packet by packet: ask for a keyframe.
     pub needs_keyframe: bool,
 }
@@ -47,6 +50,7 @@ pub struct LayerIngest {
     codec: Codec,
     extender: SeqExtender,
     keyframes: KeyframeDetector,
+    sublayers: SublayerReader,
     nack: NackGenerator,
     stats: ReceiveStats,
     clock: Option<SourceClock>,
@@ -60,6 +64,7 @@ impl LayerIngest {
             codec,
             extender: SeqExtender::default(),
             keyframes: KeyframeDetector::new(codec),
+            sublayers: SublayerReader::new(codec),
             nack: NackGenerator::default(),
             stats: ReceiveStats::new(codec.clock_rate()),
             clock: None,
@@ -78,7 +83,8 @@ impl LayerIngest {
         if keyframe && let Some(size) = frame_size(self.codec, rtp.payload) {
             self.frame_size = Some(size);
         }
-        Ingested { seq, keyframe, needs_keyframe }
+        let sublayer = self.sublayers.on_packet(rtp.payload, rtp.dependency_descriptor);
+        Ingested { seq, keyframe, sublayer, needs_keyframe }
     }
 
     /// Takes in a sender report's NTP time and RTP timestamp.
@@ -140,7 +146,7 @@ mod tests {
         let mut layer = LayerIngest::new(Codec::Vp8);
         let now = start();
         let first = layer.on_rtp(now, vp8(65_535, &key));
-        assert_eq!(first, Ingested { seq: ExtSeq(131_071), keyframe: true, needs_keyframe: false });
+        assert_eq!(first, Ingested { seq: ExtSeq(131_071), keyframe: true, sublayer: None, needs_keyframe: false });
         assert_eq!(layer.frame_size().map(|s| (s.width, s.height)), Some((640, 360)));
         assert_eq!(layer.on_rtp(now, vp8(1, &delta)).seq, ExtSeq(131_073));
         let mut missing = [ExtSeq(0); 8];

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use ams_types::{Bitrate, LayerNo};
 
+use crate::choice::LayerOffer;
 use crate::packet::MediaPacket;
+use crate::sublayer::{Depth, SUBLAYERS_MAX};
 use crate::track::LAYERS_MAX;
 
 /// A layer without a packet for this long is not offered to viewers.
@@ -18,10 +20,17 @@ const WINDOW: Duration = Duration::from_secs(1);
 const FIRST_WINDOW: Duration = Duration::from_millis(300);
 /// A layer replaces the best one, if that lives, when its bitrate is higher by this much, in percent.
 const BETTER_PERCENT: u64 = 125;
+/// Temporal layers are offered that take less than this share of the next more, in percent.
+const LOWER_PERCENT: u64 = 90;
+
+/// By spatial and temporal layer.
+type PerSublayer = [[u64; SUBLAYERS_MAX]; SUBLAYERS_MAX];
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Fare {
-    bytes: u64,
+    bytes: PerSublayer,
+    /// Bit/s of the last window.
+    rates: PerSublayer,
     rate: Bitrate,
     last_at: Option<Instant>,
 }
@@ -29,6 +38,42 @@ struct Fare {
 impl Fare {
     fn is_alive(&self, now: Instant) -> bool {
         self.last_at.is_some_and(|at| now.saturating_duration_since(at) <= LAYER_SILENCE_MAX)
+    }
+
+    /// Closes a window of so many microseconds.
+    fn close(&mut self, micros: u64) {
+        self.rates =
+            std::mem::take(&mut self.bytes).map(|row| row.map(|bytes| bytes.saturating_mul(8_000_000) / micros));
+        self.rate = self.up_to(Depth::ALL);
+    }
+
+    /// Bit/s of what is within `depth`.
+    fn up_to(&self, depth: Depth) -> Bitrate {
+        let rows = self.rates.iter().take(usize::from(depth.spatial) + 1);
+        Bitrate(rows.flat_map(|row| row.iter().take(usize::from(depth.temporal) + 1)).sum())
+    }
+
+    /// Depths below the whole that lack spatial layers, the smallest first.
+    fn spatial_depths(&self) -> impl Iterator<Item = Depth> + '_ {
+        let top = self.rates.iter().rposition(|row| row.iter().any(|rate| *rate > 0)).unwrap_or(0);
+        (0..top as u8).map(|spatial| Depth { spatial, ..Depth::ALL })
+    }
+
+    /// Depths below `whole` that lack temporal layers, the fewest first, and worth it.
+    fn temporal_depths(&self, whole: Depth) -> Vec<Depth> {
+        let rows = || self.rates.iter().take(usize::from(whole.spatial) + 1);
+        let top = rows().filter_map(|row| row.iter().rposition(|rate| *rate > 0)).max().unwrap_or(0);
+        let mut next = self.up_to(whole);
+        let mut depths = Vec::new();
+        for temporal in (0..top as u8).rev() {
+            let depth = Depth { temporal, ..whole };
+            let rate = self.up_to(depth);
+            if rate.0 > 0 && rate.0.saturating_mul(100) < next.0.saturating_mul(LOWER_PERCENT) {
+                depths.insert(0, depth);
+                next = rate;
+            }
+        }
+        depths
     }
 }
 
@@ -45,17 +90,18 @@ impl LayerMonitor {
     /// Counts a packet. Returns the best layer if it is another one than before.
     pub fn on_packet(&mut self, now: Instant, packet: &MediaPacket) -> Option<LayerNo> {
         let fare = self.fares.get_mut(usize::from(packet.layer.0))?;
-        fare.bytes += packet.payload.len() as u64;
+        let (spatial, temporal) = packet.sublayer.map_or((0, 0), |s| (s.spatial, s.temporal));
+        let place = |at: u8| usize::from(at).min(SUBLAYERS_MAX - 1);
+        if let Some(bytes) = fare.bytes.get_mut(place(spatial)).and_then(|row| row.get_mut(place(temporal))) {
+            *bytes += packet.payload.len() as u64;
+        }
         fare.last_at = Some(now);
         let started = *self.window.get_or_insert(now);
         let elapsed = now.saturating_duration_since(started);
         let is_over = elapsed >= if self.is_past_first { WINDOW } else { FIRST_WINDOW };
         if is_over {
             let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
-            for fare in &mut self.fares {
-                fare.rate = Bitrate(fare.bytes.saturating_mul(8_000_000) / micros);
-                fare.bytes = 0;
-            }
+            self.fares.iter_mut().for_each(|fare| fare.close(micros));
             self.window = Some(now);
             self.is_past_first = true;
         }
@@ -70,6 +116,27 @@ impl LayerMonitor {
     /// The best layer; none before the first packet. The last one stays the best when all have fallen silent.
     pub fn best(&self) -> Option<LayerNo> {
         self.best
+    }
+
+    /// Appends what a viewer can be given of the living layers, from the lowest bitrate up: each layer whole and with fewer
+    /// spatial layers, and the least of these with fewer temporal layers. `height_of` tells the height of a layer's
+    /// pictures up to a spatial layer.
+    pub fn offers(&self, now: Instant, height_of: impl Fn(LayerNo, u8) -> u32, offers: &mut Vec<LayerOffer>) {
+        let layers = || (0u8..).map(LayerNo).zip(&self.fares);
+        let offer = |layer: LayerNo, fare: &Fare, depth: Depth| {
+            let height = height_of(layer, depth.spatial);
+            LayerOffer { layer, depth, bitrate: fare.up_to(depth), height }
+        };
+        for (layer, fare) in layers().filter(|(_, fare)| fare.is_alive(now)) {
+            offers.extend(fare.spatial_depths().chain([Depth::ALL]).map(|depth| offer(layer, fare, depth)));
+        }
+        offers.sort_by_key(|offer| offer.bitrate);
+        if let Some(lowest) = offers.first().copied()
+            && let Some((layer, fare)) = layers().find(|(layer, _)| *layer == lowest.layer)
+        {
+            let fewer = fare.temporal_depths(lowest.depth);
+            offers.splice(..0, fewer.into_iter().map(|depth| offer(layer, fare, depth)));
+        }
     }
 
     /// Payload bitrate of a layer in the last full window.
@@ -161,6 +228,11 @@ impl LayerSelector {
         self.current
     }
 
+    /// The viewer is on the layer it is to get.
+    pub fn is_on_target(&self) -> bool {
+        self.target.is_none_or(|target| self.current == Some(target))
+    }
+
     /// The layer whose keyframe the viewer waits for; none if it has what it is to get.
     pub fn waiting_keyframe(&self) -> Option<LayerNo> {
         match (self.current, self.target) {
@@ -174,6 +246,7 @@ impl LayerSelector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sublayer::Sublayer;
     use crate::testing::{ms, packet, start};
 
     /// Feeds one packet per ms and layer for `millis`; layer `n` sends `rates[n]` packets of 100 bytes per 10 ms.
@@ -224,6 +297,48 @@ mod tests {
         assert_eq!(monitor.best(), Some(LayerNo(1)));
         assert_eq!(feed(&mut monitor, begin + ms(9000), 10, &[1]), [(0, 0)]);
         assert!(!monitor.is_alive(begin + ms(9000), LayerNo(1)));
+    }
+
+    /// Offers as (layer, spatial, temporal, kbit/s), all there are as `_`, after a second of `packets`: one of each, of so
+    /// many bytes, per 10 ms.
+    fn offered(packets: &[(u8, u8, u8, usize)]) -> Vec<String> {
+        let begin = start();
+        let mut monitor = LayerMonitor::default();
+        for at in (0..1500).step_by(10) {
+            for (layer, spatial, temporal, bytes) in packets {
+                let sublayer = Some(Sublayer { spatial: *spatial, temporal: *temporal, ..Sublayer::default() });
+                let packet = packet(0, 0, begin + ms(at)).on_layer(*layer);
+                let payload = vec![0; *bytes].into();
+                monitor.on_packet(begin + ms(at), &MediaPacket { sublayer, payload, ..packet });
+            }
+        }
+        let mut offers = Vec::new();
+        monitor.offers(begin + ms(1500), |layer, spatial| u32::from(layer.0) * 100 + u32::from(spatial), &mut offers);
+        let name = |at: u8| if at == u8::MAX { "_".to_owned() } else { at.to_string() };
+        let show = |offer: &LayerOffer| {
+            assert_eq!(offer.height, u32::from(offer.layer.0) * 100 + u32::from(offer.depth.spatial), "{offer:?}");
+            let kbit = (offer.bitrate.0 + 5000) / 10_000 * 10;
+            format!("{} {} {} {kbit}", offer.layer.0, name(offer.depth.spatial), name(offer.depth.temporal))
+        };
+        offers.iter().map(show).collect()
+    }
+
+    #[test]
+    fn every_layer_is_offered_with_fewer_spatial_layers_and_the_least_with_fewer_temporal_ones() {
+        assert_eq!(offered(&[(0, 0, 0, 100)]), ["0 _ _ 80"]);
+        let temporal = [(0, 0, 0, 100), (0, 0, 1, 50), (0, 0, 2, 100)];
+        assert_eq!(offered(&temporal), ["0 _ 0 80", "0 _ 1 120", "0 _ _ 200"]);
+        let spatial = [(0, 0, 0, 100), (0, 1, 0, 200), (0, 2, 0, 500)];
+        assert_eq!(offered(&spatial), ["0 0 _ 80", "0 1 _ 240", "0 _ _ 640"]);
+        let both = [(0, 0, 0, 100), (0, 0, 1, 100), (0, 1, 0, 200), (0, 1, 1, 300)];
+        assert_eq!(offered(&both), ["0 0 0 80", "0 0 _ 160", "0 _ _ 560"]);
+        let simulcast = [(0, 0, 0, 50), (0, 0, 1, 50), (1, 0, 0, 200), (1, 0, 1, 200)];
+        assert_eq!(offered(&simulcast), ["0 _ 0 40", "0 _ _ 80", "1 _ _ 320"]);
+    }
+
+    #[test]
+    fn a_part_that_saves_next_to_nothing_is_not_offered() {
+        assert_eq!(offered(&[(0, 0, 0, 1000), (0, 0, 1, 20), (0, 0, 2, 20)]), ["0 _ _ 830"]);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use ams_types::{ExtSeq, LayerNo, TrackNo};
 use bytes::Bytes;
 
+use crate::sublayer::Sublayer;
+
 /// One packet of media. Held in an `Arc`; never changed after ingest.
 #[derive(Clone, Debug)]
 pub struct MediaPacket {
@@ -23,6 +25,8 @@ pub struct MediaPacket {
     pub marker: bool,
     /// This packet starts a keyframe: a decoder can begin here. Always true for audio.
     pub keyframe: bool,
+    /// Where it stands among the temporal and spatial layers of its encoding, if it says so.
+    pub sublayer: Option<Sublayer>,
     /// Header extensions that travel with the media.
     pub extensions: PacketExtensions,
     /// RTP payload, without padding.

@@ -5,6 +5,7 @@
 
 mod av1;
 mod bits;
+pub(crate) mod dependency;
 mod h264;
 mod h265;
 mod vp8;
@@ -12,6 +13,8 @@ pub mod vp8_ids;
 mod vp9;
 
 use ams_types::Codec;
+
+use crate::sublayer::{SUBLAYERS_MAX, Sublayer};
 
 /// Picture size in pixels, both from 1 to [`FRAME_SIDE_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,6 +95,29 @@ pub fn frame_size(codec: Codec, payload: &[u8]) -> Option<FrameSize> {
         Codec::Av1 => av1::frame_size(payload),
         Codec::H264 => h264::frame_size(payload),
         Codec::H265 => h265::frame_size(payload),
+    }
+}
+
+/// Where a packet stands among the temporal and spatial layers of its encoding, where its payload tells.
+pub(crate) fn sublayer_of(codec: Codec, payload: &[u8]) -> Option<Sublayer> {
+    match codec {
+        Codec::Vp8 => vp8::sublayer(payload),
+        Codec::Vp9 => vp9::sublayer(payload),
+        Codec::Opus | Codec::Av1 | Codec::H264 | Codec::H265 => None,
+    }
+}
+
+/// Heights of an encoding's spatial layers, if this packet happens to tell them: a keyframe's first packet may. 0 for
+/// those it does not have.
+pub fn spatial_heights(
+    codec: Codec,
+    payload: &[u8],
+    dependency_descriptor: Option<&[u8]>,
+) -> Option<[u32; SUBLAYERS_MAX]> {
+    match codec {
+        Codec::Vp9 => vp9::heights(payload),
+        Codec::Av1 => dependency::heights(dependency_descriptor?),
+        Codec::Opus | Codec::Vp8 | Codec::H264 | Codec::H265 => None,
     }
 }
 
@@ -210,6 +236,30 @@ mod tests {
     }
 
     #[test]
+    fn places_among_temporal_and_spatial_layers_are_read() {
+        let at = |spatial, temporal, climb, ends_frame| Some(Sublayer { spatial, temporal, climb, ends_frame });
+        for (name, codec, hex, want) in [
+            ("vp8 without temporal layers", Codec::Vp8, "90808123b1", None),
+            ("vp8 lowest", Codec::Vp8, "90e08123 05 00 b1", at(0, 0, None, false)),
+            ("vp8 second", Codec::Vp8, "90e08123 05 40 b1", at(0, 1, None, false)),
+            ("vp8 second, needs the lowest alone", Codec::Vp8, "90e08123 05 60 b1", at(0, 1, Some((0, 1)), false)),
+            ("vp8 third, the same", Codec::Vp8, "90e08123 05 a0 b1", at(0, 2, Some((1, 2)), false)),
+            ("vp8 key index alone", Codec::Vp8, "90908123 05 b1", None),
+            ("vp9 without layers", Codec::Vp9, "98812382498342", None),
+            ("vp9 lowest, switching up point", Codec::Vp9, "b88123 10 82", at(0, 0, Some((0, 7)), false)),
+            ("vp9 second temporal", Codec::Vp9, "b88123 30 82", at(0, 1, Some((0, 1)), false)),
+            ("vp9 end of the second spatial", Codec::Vp9, "b48123 02 82", at(1, 0, None, true)),
+            ("vp9 cut short", Codec::Vp9, "b88123", None),
+            ("h264", Codec::H264, "419a", None),
+        ] {
+            assert_eq!(sublayer_of(codec, &from_hex(hex)), want, "{name}");
+        }
+        let structure = from_hex("8a8123 30 0140 00b4 0280 0168 82");
+        assert_eq!(spatial_heights(Codec::Vp9, &structure, None), Some([180, 360, 0, 0]));
+        assert_eq!(spatial_heights(Codec::Vp9, &from_hex("98812382498342"), None), None);
+    }
+
+    #[test]
     fn a_template_structure_marks_a_keyframe() {
         for (name, hex, want) in [
             ("structure", "80000180", true),
@@ -242,6 +292,13 @@ mod tests {
                     }
                 }
                 dependency_descriptor_starts_keyframe(&input);
+                let mut dependencies = dependency::DependencyReader::default();
+                dependencies.read(&input);
+                dependencies.read(&bytes);
+                spatial_heights(Codec::Av1, &[], Some(&input));
+                spatial_heights(Codec::Vp9, &input, None);
+                sublayer_of(Codec::Vp8, &input);
+                sublayer_of(Codec::Vp9, &input);
             }
         }
     }

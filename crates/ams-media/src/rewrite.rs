@@ -1,8 +1,7 @@
 //! From the numbers of sources to the numbers of one viewer.
 //!
 //! Owns what a viewer sees as one unbroken RTP stream: sequence numbers and timestamps of one track, and the numbers
-//! that VP8 payloads carry. Which packets a
-//! viewer gets is decided elsewhere; SSRC, payload type and extension ids are written by the transport.
+//! that VP8 payloads carry, and where its pictures end. Which packets a viewer gets is decided elsewhere; SSRC, payload type and extension ids are written by the transport.
 //!
 //! The rule all else serves: **a viewer's number stands for one source packet for ever**, and is given out once. SRTP
 //! makes its nonce of that number, and a nonce used for two packets gives the key away (RFC 7714 §8.4).
@@ -44,6 +43,8 @@ pub struct Rewritten {
     pub timestamp: u32,
     /// What is to be added to the numbers in a VP8 payload.
     pub vp8: Vp8Shift,
+    /// The RTP marker bit: also on the last packet of the highest spatial layer a viewer gets.
+    pub marker: bool,
 }
 
 impl Rewritten {
@@ -64,14 +65,34 @@ pub struct SourcePacket {
     pub viewer_seq: ExtSeq,
     /// It was given out; if not, the packet never came, or came at a time when the viewer got none.
     pub sent: bool,
-    timeline: Timeline,
-    vp8: Vp8Shift,
+    shape: Shape,
 }
 
 impl SourcePacket {
-    /// The numbering of this packet, given its source timestamp.
-    pub fn rewritten(&self, timestamp: u32) -> Rewritten {
-        Rewritten { seq: self.viewer_seq, timestamp: self.timeline.viewer(timestamp), vp8: self.vp8 }
+    /// The numbering of `packet`, which must be this one.
+    pub fn rewritten(&self, packet: &MediaPacket) -> Rewritten {
+        self.shape.rewritten(self.viewer_seq.0, packet)
+    }
+}
+
+/// How packets of a range look to the viewer, but for their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    timeline: Timeline,
+    vp8: Vp8Shift,
+    /// Highest spatial layer the viewer gets.
+    top: u8,
+}
+
+impl Shape {
+    fn rewritten(&self, number: u64, packet: &MediaPacket) -> Rewritten {
+        let ends_top = packet.sublayer.is_some_and(|s| s.ends_frame && s.spatial == self.top);
+        Rewritten {
+            seq: ExtSeq(number),
+            timestamp: self.timeline.viewer(packet.timestamp),
+            vp8: self.vp8,
+            marker: packet.marker || ends_top,
+        }
     }
 }
 
@@ -83,8 +104,7 @@ struct Range {
     /// `u64::MAX` for the last range, which is open.
     end: u64,
     viewer_first: u64,
-    timeline: Timeline,
-    vp8: Vp8Shift,
+    shape: Shape,
     /// The viewer switched here: what the source sent earlier is not for it.
     after_switch: bool,
 }
@@ -154,7 +174,7 @@ impl SequenceRewriter {
         while self.ranges.back().is_some_and(|range| range.viewer_first >= self.next) {
             self.ranges.pop_back();
         }
-        let live = present.map(|range| range.timeline.live(packet.timestamp));
+        let live = present.map(|range| range.shape.timeline.live(packet.timestamp));
         let timeline = match (self.newest, live) {
             (Some((newest, _)), Some(live)) if is_ahead(newest, live) => Timeline::through(packet.timestamp, live),
             (newest, _) => {
@@ -176,8 +196,7 @@ impl SequenceRewriter {
             first: packet.seq.0,
             end: u64::MAX,
             viewer_first: self.next,
-            timeline,
-            vp8,
+            shape: Shape { timeline, vp8, top: u8::MAX },
             after_switch: true,
         });
         self.source_highest = packet.seq.0;
@@ -190,7 +209,7 @@ impl SequenceRewriter {
     /// Gaps in the source's numbers stay gaps, so that late packets fit in; see [`GAP_KEPT_MAX`] for wide ones.
     pub fn rewrite(&mut self, source: Source, packet: &MediaPacket) -> Option<Rewritten> {
         let seq = packet.seq.0;
-        let (mut number, timeline, vp8) = self.number_of(source, seq)?;
+        let (mut number, shape) = self.number_of(source, seq)?;
         if number > self.next + GAP_KEPT_MAX {
             number = self.close_gap(seq);
         }
@@ -199,34 +218,62 @@ impl SequenceRewriter {
         }
         self.next = self.next.max(number + 1);
         self.source_highest = self.source_highest.max(seq);
-        let timestamp = timeline.viewer(packet.timestamp);
+        let rewritten = shape.rewritten(number, packet);
+        let timestamp = rewritten.timestamp;
         if self.newest.is_none_or(|(newest, _)| newest != timestamp && is_ahead(newest, timestamp)) {
-            let at = timeline.moment(packet.timestamp, self.clock_rate).unwrap_or(packet.ingest_at);
+            let at = shape.timeline.moment(packet.timestamp, self.clock_rate).unwrap_or(packet.ingest_at);
             self.newest = Some((timestamp, at));
             if let Some(range) = self.ranges.back_mut() {
-                range.timeline.forget_past(packet.timestamp);
+                range.shape.timeline.forget_past(packet.timestamp);
             }
         }
         if self.is_vp8
-            && let Some(ids) = Vp8Ids::read(&packet.payload).map(|ids| vp8.shift(&ids))
+            && let Some(ids) = Vp8Ids::read(&packet.payload).map(|ids| shape.vp8.shift(&ids))
             && self.newest_ids.is_none_or(|newest| vp8_ids::is_newer(&newest, &ids))
         {
             self.newest_ids = Some(ids);
         }
-        Some(Rewritten { seq: ExtSeq(number), timestamp, vp8 })
+        Some(rewritten)
     }
 
-    /// This packet of the present source is left out on purpose: the next one takes its number.
+    /// This packet of the present source is left out on purpose: the next one takes its number. The first of a picture
+    /// takes the picture out of the payloads' count as well.
     ///
     /// One that is older than what was given out already leaves a gap.
-    pub fn skip(&mut self, source: Source, seq: ExtSeq) {
+    pub fn skip(&mut self, source: Source, seq: ExtSeq, is_first: bool) {
         let seq = seq.0;
-        let Some((number, ..)) = self.number_of(source, seq) else { return };
-        if number < self.next {
-            return;
+        if self.part(source, seq, seq.saturating_add(1))
+            && is_first
+            && self.is_vp8
+            && let Some(range) = self.ranges.back_mut()
+        {
+            range.shape.vp8 = range.shape.vp8.without_one();
         }
+    }
+
+    /// From this packet of the present source on, `top` is the highest spatial layer the viewer gets.
+    pub fn set_top(&mut self, source: Source, seq: ExtSeq, top: u8) {
+        let has_it = self.ranges.back().is_some_and(|range| range.shape.top == top);
+        if !has_it
+            && self.part(source, seq.0, seq.0)
+            && let Some(range) = self.ranges.back_mut()
+        {
+            range.shape.top = top;
+        }
+    }
+
+    /// Ends the open range before `seq` of the present source; the next has `first` under the number of `seq`. False,
+    /// and nothing is changed, if something newer was given out.
+    fn part(&mut self, source: Source, seq: u64, first: u64) -> bool {
+        if self.ranges.back().is_none_or(|range| seq < range.first) {
+            return false;
+        }
+        let Some((number, _)) = self.number_of(source, seq).filter(|(number, _)| *number >= self.next) else {
+            return false;
+        };
         let number = if number > self.next + GAP_KEPT_MAX { self.close_gap(seq) } else { number };
-        self.split(seq, number, seq + 1);
+        self.split(seq, number, first);
+        true
     }
 
     /// What a number the viewer names in a NACK stands for; none for numbers that are long past or not yet given out.
@@ -242,15 +289,14 @@ impl SequenceRewriter {
             seq: ExtSeq(seq),
             viewer_seq: ExtSeq(number),
             sent,
-            timeline: range.timeline,
-            vp8: range.vp8,
+            shape: range.shape,
         })
     }
 
     /// The viewer's timestamp for what the present source takes now, as sender reports need it; none before the first
     /// packet.
     pub fn timestamp(&self, source_timestamp: u32) -> Option<u32> {
-        self.ranges.back().map(|range| range.timeline.live(source_timestamp))
+        self.ranges.back().map(|range| range.shape.timeline.live(source_timestamp))
     }
 
     /// Whether a viewer's number was given out before it last switched its source or resumed.
@@ -264,7 +310,7 @@ impl SequenceRewriter {
         self.ranges.back().map(|range| range.source)
     }
 
-    fn number_of(&self, source: Source, seq: u64) -> Option<(u64, Timeline, Vp8Shift)> {
+    fn number_of(&self, source: Source, seq: u64) -> Option<(u64, Shape)> {
         if seq > SEQ_MAX {
             return None;
         }
@@ -274,7 +320,7 @@ impl SequenceRewriter {
             }
             if seq >= range.first {
                 let number = range.viewer_first + (seq - range.first);
-                return (seq < range.end).then_some((number, range.timeline, range.vp8));
+                return (seq < range.end).then_some((number, range.shape));
             }
             if range.after_switch {
                 return None;

@@ -32,6 +32,7 @@ pub(crate) fn packet(seq: u64, timestamp: u32, ingest_at: Instant) -> MediaPacke
         timestamp,
         marker: false,
         keyframe: false,
+        sublayer: None,
         extensions: PacketExtensions::default(),
         payload: Bytes::from_static(&[0x77; 100]),
         ingest_at,

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use ams_media::{AbsCaptureTime, LayerInfo, StreamTracks, TrackInfo};
+use ams_media::{AbsCaptureTime, LayerInfo, StreamTracks, Sublayer, TrackInfo};
 use ams_relay::handshake::{Handshake, HandshakeConfig, Progress};
 use ams_relay::wire::{
     Auth, AuthMethod, DataMessage, EndReason, EpochLow, FRAME_LEN_MAX, Features, Frame, FrameKind, Gap,
@@ -131,6 +131,7 @@ fn frames() -> Vec<((&'static str, &'static str), Frame<'static>)> {
                     abs_capture_time: Some(AbsCaptureTime { timestamp: 0x0102_0304_0506_0708, clock_offset: Some(-1) }),
                     playout_delay: Some([0x00, 0xa0, 0x14]),
                     dependency_descriptor: Some(&[0x80, 0x00, 0x01]),
+                    sublayer: Some(Sublayer { spatial: 1, temporal: 2, climb: Some((1, 2)), ends_frame: true }),
                 },
                 payload: &[0x10],
             }),

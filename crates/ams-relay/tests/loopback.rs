@@ -114,6 +114,7 @@ fn packet(now: Instant, seq: u64, keyframe: bool, len: usize) -> Arc<MediaPacket
         timestamp: seq as u32 * 3_000,
         marker: true,
         keyframe,
+        sublayer: None,
         extensions: Default::default(),
         payload: Bytes::from(vec![seq as u8; len]),
         ingest_at: now,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ams_media::{AbsCaptureTime, LayerInfo, StreamTracks, TrackInfo};
+use ams_media::{AbsCaptureTime, LayerInfo, StreamTracks, Sublayer, TrackInfo};
 use ams_relay::link::LinkReader;
 use ams_relay::wire::{
     DataMessage, EndReason, EpochLow, FRAME_LEN_MAX, Frame, FrameKind, Gap, MediaExtensions, MediaFrame, Parsed,
@@ -88,7 +88,7 @@ proptest! {
         (marker, keyframe, age) in any::<(bool, bool, u32)>(),
         (audio_level, video_orientation, playout_delay) in any::<(Option<u8>, Option<u8>, Option<[u8; 3]>)>(),
         time in any::<Option<(u64, Option<i64>)>>(),
-        descriptor in option::of(vec(any::<u8>(), 0..=255)),
+        (descriptor, sublayer) in (option::of(vec(any::<u8>(), 0..=255)), any::<Option<u16>>()),
         payload in vec(any::<u8>(), 0..3_000),
         cut: prop::sample::Index,
     ) {
@@ -108,6 +108,7 @@ proptest! {
                 abs_capture_time: time.map(|(timestamp, clock_offset)| AbsCaptureTime { timestamp, clock_offset }),
                 playout_delay,
                 dependency_descriptor: descriptor.as_deref(),
+                sublayer: sublayer.map(Sublayer::from_bits),
             },
             payload: &payload,
         });

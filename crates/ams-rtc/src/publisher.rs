@@ -468,6 +468,7 @@ impl Ingest<'_> {
             timestamp,
             marker: header.marker,
             keyframe: ingested.keyframe && !payload.is_empty(),
+            sublayer: ingested.sublayer,
             extensions,
             payload: self.arena.split().freeze(),
             ingest_at: now,

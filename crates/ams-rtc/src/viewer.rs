@@ -6,6 +6,8 @@
 mod catch_up;
 mod egress;
 mod feedback;
+mod keyframe;
+mod pace;
 mod setup;
 mod stats;
 
@@ -16,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use ams_media::bandwidth::Usage;
 use ams_media::{
-    BandwidthEstimator, Choice, LayerChoice, LayerOffer, MediaPacket, PacketRing, SourceClock, ViewerTrack,
+    BandwidthEstimator, Choice, Depth, LayerChoice, LayerOffer, MediaPacket, PacketRing, SourceClock, ViewerTrack,
 };
 use ams_types::{Bitrate, ExtSeq, LayerNo, MediaKind, Ssrc, TrackNo};
 use bytes::Bytes;
@@ -24,6 +26,8 @@ use catch_up::CatchUp;
 use egress::{Egress, Shared};
 pub use feedback::Feedback;
 use feedback::Reader;
+use keyframe::Keyframe;
+use pace::Pace;
 use setup::fixed_bytes_without_rtx;
 pub use setup::{EgressTrack, ViewerSetup};
 use stats::Heard;
@@ -90,6 +94,8 @@ struct Track {
     on: bool,
     /// The viewer is behind the live packets and is fed from the ring.
     behind: Option<CatchUp>,
+    /// The last keyframe sent.
+    keyframe: Option<Keyframe>,
     rtx_seq: u64,
     bytes: u64,
     /// The viewer's reports name this SSRC: it has bound it, the MID can be left out.
@@ -107,6 +113,7 @@ impl Track {
             starved: false,
             on: true,
             behind: None,
+            keyframe: None,
             rtx_seq: u64::from(rand::random::<u16>() & 0x7fff),
             bytes: 0,
             bound: false,
@@ -130,7 +137,7 @@ impl Track {
             // Nothing came yet.
             None => {}
             Some(layer) => {
-                self.numbering.set_target(layer);
+                self.numbering.set_target(layer, choice.depth);
                 if is_over && self.numbering.layer().is_some_and(|present| present != layer) {
                     self.behind = None;
                     self.numbering.wait_for_target();
@@ -143,6 +150,14 @@ impl Track {
     fn forward(&mut self, packet: &MediaPacket, egress: &mut Egress<'_>) -> bool {
         let Some(rewritten) = self.numbering.forward(egress.now, packet) else { return false };
         self.bytes += packet.payload.len() as u64;
+        if packet.keyframe && self.setup.codec.kind() == MediaKind::Video {
+            self.keyframe = Some(Keyframe::begun(egress.now, packet.timestamp));
+        }
+        if let Some(keyframe) = &mut self.keyframe
+            && keyframe.is_being_sent()
+        {
+            keyframe.on_sent(egress.now, packet, rewritten.marker);
+        }
         egress.original(self, packet, rewritten)
     }
 }
@@ -154,6 +169,7 @@ pub struct Viewer {
     channel_label: Option<String>,
     channels: Vec<ChannelId>,
     shared: Shared,
+    pace: Pace,
     resends_left: u32,
     /// Bytes that may be sent again, and when they were last credited.
     resend_credit: u64,
@@ -189,6 +205,7 @@ impl Viewer {
             channel_label: setup.channel_label,
             channels: Vec::new(),
             shared: Shared::new(),
+            pace: Pace::new(now),
             resends_left: RESENDS_PER_TURN,
             resend_credit: u64::MAX,
             resends_at: now,
@@ -243,17 +260,28 @@ impl Viewer {
         if let Some(behind) = &track.behind
             && behind.will_come_to(packet)
         {
-            if !packet.keyframe {
+            if !packet.keyframe || track.keyframe.is_some_and(|keyframe| keyframe.is_being_sent()) {
                 return false;
             }
             // The viewer can begin anew right here: what is left of the run before it is of no use any more.
             track.behind = None;
             track.numbering.skip_to_keyframe();
         }
+        let is_video = track.setup.codec.kind() == MediaKind::Video;
+        if is_video
+            && track.numbering.layer() == Some(packet.layer)
+            && self.pace.credit(now).is_some_and(|credit| credit <= 0)
+        {
+            track.behind = Some(CatchUp::paced(now, packet, track.setup.codec.clock_rate()));
+            return false;
+        }
         let layer = track.numbering.layer();
         let mut egress = Egress { now, transport: &self.transport, shared: &mut self.shared, number: None, tx, sink };
         let sent = track.forward(packet, &mut egress);
-        if sent && layer != track.numbering.layer() && track.setup.codec.kind() == MediaKind::Video {
+        if sent {
+            self.pace.spend(catch_up::cost(packet));
+        }
+        if sent && is_video && layer != track.numbering.layer() {
             // What follows may be in the ring already, if this packet came late.
             track.behind = Some(CatchUp::after(now, packet, track.setup.codec.clock_rate()));
         }
@@ -290,9 +318,13 @@ impl Viewer {
         for track in &mut self.tracks {
             let Some(mut behind) = track.behind.take() else { continue };
             let Some((ring, live_rate)) = ring_of(track.setup.no, behind.layer()) else { continue };
-            behind.refill(now, live_rate);
+            behind.refill(now, live_rate, self.pace.credit(now));
             while let Some(packet) = behind.next(ring) {
                 let sent = track.forward(packet, &mut egress);
+                if sent {
+                    behind.sent(packet);
+                    self.pace.spend(catch_up::cost(packet));
+                }
                 self.stages.sent(now, sent, packet, &track.setup);
                 count += u64::from(sent);
             }
@@ -363,6 +395,7 @@ impl Viewer {
         let Some(credit) = self.resend_credit.checked_sub(cost) else { return false };
         self.resends_left = left;
         self.resend_credit = credit;
+        self.pace.spend(catch_up::cost(packet));
         let mut egress = Egress { now, transport: &self.transport, shared: &mut self.shared, number: None, tx, sink };
         let rewritten = resend.rewritten(packet);
         match track.setup.rtx {
@@ -499,13 +532,6 @@ impl Viewer {
         track.and_then(|t| t.numbering.layer().or(t.numbering.waiting_keyframe())).unwrap_or_default()
     }
 
-    /// Sets the layer a track is to be on.
-    pub fn set_target(&mut self, track: TrackNo, layer: LayerNo) {
-        if let Some(track) = self.tracks.iter_mut().find(|t| t.setup.no == track) {
-            track.numbering.set_target(layer);
-        }
-    }
-
     /// Media of one kind, or all of it, is sent from now on or not. Pictures come back with the next keyframe.
     pub fn switch(&mut self, kind: Option<MediaKind>, on: bool) {
         for track in &mut self.tracks {
@@ -527,11 +553,12 @@ impl Viewer {
         self.shared.bandwidth.as_ref()?.estimate()
     }
 
-    /// Chooses the layer of every video track. `offers` appends a track's living layers, from the lowest bitrate up, and
-    /// gives the best one. To be called every 100 ms or so, and when [`Self::is_over_budget`].
+    /// Chooses the layer of every video track. `offers` appends what can be had of a track, from the lowest bitrate up, and
+    /// gives the best layer. To be called every 100 ms or so, and when [`Self::is_over_budget`].
     pub fn choose(&mut self, now: Instant, mut offers: impl FnMut(TrackNo, &mut Vec<LayerOffer>) -> Option<LayerNo>) {
         let estimate = self.estimate();
         let is_over = self.shared.bandwidth.as_ref().is_some_and(|b| b.usage() == Usage::Over);
+        self.pace.set_estimate(estimate.map(|estimate| Bitrate(estimate.0.max(self.budget))), is_over);
         let mut video = self.tracks.iter().filter(|t| t.is_sent() && t.setup.codec.kind() == MediaKind::Video).count();
         let sound = self.tracks.iter().any(|t| t.is_sent() && t.setup.codec.kind() == MediaKind::Audio);
         let mut left = estimate.map(|e| Bitrate(e.0.saturating_sub(if sound { SOUND_RATE } else { 0 })));
@@ -546,11 +573,9 @@ impl Viewer {
             let share = left.map(|left| Bitrate(left.0 / video.max(1) as u64));
             let choice = track.choice.choose(now, &layers, best, share);
             track.take(choice, is_over);
-            let cost =
-                |layer| layers.iter().find(|offer| Some(offer.layer) == layer).map_or(0, |offer| offer.bitrate.0);
             video -= 1;
-            left = left.map(|left| Bitrate(left.0.saturating_sub(cost(choice.layer))));
-            self.budget += cost(choice.layer);
+            left = left.map(|left| Bitrate(left.0.saturating_sub(choice.bitrate.0)));
+            self.budget += choice.bitrate.0;
             if let Some(wanted) = choice.wanted {
                 self.wanted = Some(Bitrate(wanted.0 + if sound { SOUND_RATE } else { 0 }));
             }
@@ -567,10 +592,10 @@ impl Viewer {
         self.tracks.iter().any(|t| t.is_sent() && t.choice.is_sound_only())
     }
 
-    /// The video track's number and layer, while it has one.
-    pub fn video_layer(&self) -> Option<(TrackNo, LayerNo)> {
+    /// The video track's number, its layer and how much of it is sent, while it has one.
+    pub fn video_layer(&self) -> Option<(TrackNo, LayerNo, Depth)> {
         let track = self.tracks.iter().find(|t| t.is_sent() && t.setup.codec.kind() == MediaKind::Video)?;
-        Some((track.setup.no, track.numbering.layer()?))
+        Some((track.setup.no, track.numbering.layer()?, track.numbering.depth()))
     }
 
     /// Payload bytes of video and of audio sent so far, without retransmissions.

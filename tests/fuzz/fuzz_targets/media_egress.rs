@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ams_fuzz::{Input, at};
-use ams_media::{Insert, Kept, LayerMonitor, MediaPacket, PacketExtensions, PacketRing, RingLimits, ViewerTrack};
 use ams_media::payload::vp8_ids::Vp8Ids;
+use ams_media::{
+    Depth, Insert, Kept, LayerMonitor, MediaPacket, PacketExtensions, PacketRing, Rewritten, RingLimits, Sublayer,
+    ViewerTrack,
+};
 use ams_types::{Codec, ExtSeq, LayerNo, TrackNo};
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
@@ -28,13 +31,17 @@ fn payload(input: &mut Input<'_>) -> Bytes {
     payload.into()
 }
 
+fn depth(input: &mut Input<'_>) -> Depth {
+    Depth { spatial: input.u8() % 4, temporal: input.u8() % 4 }
+}
+
 fuzz_target!(|bytes: &[u8]| {
     let mut input = Input::new(bytes);
     let mut track = ViewerTrack::new(90_000, input.u16(), input.u32()).for_codec(Codec::Vp8);
     let mut monitor = LayerMonitor::default();
     let mut rings: Vec<PacketRing> = (0..3).map(|_| PacketRing::new(LIMITS)).collect();
     let mut next = [1u64 << 16; 3];
-    let mut given: HashMap<u64, (u32, u8, u64)> = HashMap::new();
+    let mut given: HashMap<u64, (u32, u8, u64, Rewritten)> = HashMap::new();
     let (mut clock, mut run) = (0u64, 0u32);
     while !input.is_empty() {
         let what = input.u8();
@@ -46,15 +53,18 @@ fuzz_target!(|bytes: &[u8]| {
                 rings.iter_mut().for_each(PacketRing::clear);
                 run += 1;
             }
-            2 => track.set_target(LayerNo(input.u8() % 4)),
+            2 => track.set_target(LayerNo(input.u8() % 4), depth(&mut input)),
             3 => {
                 let asked = input.u16();
                 let Some(resend) = track.nack(at(clock), Duration::from_millis(20), asked) else { continue };
                 assert_eq!(resend.viewer_seq.low16(), asked);
                 let known = given.get(&resend.viewer_seq.0);
                 assert_eq!(known.is_some(), resend.sent);
-                if let Some(known) = known {
-                    assert_eq!(*known, (run, resend.layer.0, resend.source_seq.0));
+                if let Some((of_run, layer, seq, sent)) = known {
+                    assert_eq!((*of_run, *layer, *seq), (run, resend.layer.0, resend.source_seq.0));
+                    if let Some(packet) = rings.get(usize::from(*layer)).and_then(|ring| ring.get(resend.source_seq)) {
+                        assert_eq!(resend.rewritten(packet), *sent, "other bytes under one number");
+                    }
                 }
             }
             kind => {
@@ -71,9 +81,10 @@ fuzz_target!(|bytes: &[u8]| {
                     track: TrackNo(0),
                     layer: LayerNo(layer),
                     seq: ExtSeq(seq),
-                    timestamp: (seq as u32).wrapping_mul(3000),
+                    timestamp: (seq as u32 / 3).wrapping_mul(3000),
                     marker: false,
                     keyframe: kind & 1 == 1,
+                    sublayer: (kind & 2 == 2).then(|| Sublayer::from_bits(input.u16())),
                     extensions: PacketExtensions::default(),
                     payload: payload(&mut input),
                     ingest_at: at(clock),
@@ -83,18 +94,16 @@ fuzz_target!(|bytes: &[u8]| {
                     continue;
                 }
                 if let Some(best) = monitor.on_packet(at(clock), &packet) {
-                    track.set_target(best);
+                    track.set_target(best, Depth::ALL);
                 }
-                if kind == 15 {
-                    track.skip(&packet);
-                } else if let Some(rewritten) = track.forward(at(clock), &packet) {
+                if let Some(rewritten) = track.forward(at(clock), &packet) {
                     assert!(rewritten.seq.0 < 1 << 48);
                     let mut patched = packet.payload.to_vec();
                     rewritten.vp8.apply(&mut patched);
                     assert_eq!(patched.len(), packet.payload.len());
                     assert_eq!(Vp8Ids::read(&patched).is_some(), Vp8Ids::read(&packet.payload).is_some());
-                    let former = given.insert(rewritten.seq.0, (run, layer, seq));
-                    assert_eq!(former, None, "number {} was given out twice", rewritten.seq.0);
+                    let former = given.insert(rewritten.seq.0, (run, layer, seq, rewritten));
+                    assert!(former.is_none(), "number {} was given out twice", rewritten.seq.0);
                 }
             }
         }

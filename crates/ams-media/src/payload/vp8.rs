@@ -2,12 +2,15 @@
 
 use super::FrameSize;
 use super::bits::Bytes;
+use crate::sublayer::Sublayer;
 
 /// What the payload descriptor says (RFC 7741 §4.2).
 #[derive(Clone, Copy, Debug)]
 struct Descriptor<'a> {
     /// First packet of a frame: start of partition 0.
     starts_frame: bool,
+    /// Temporal layer, and whether the frame needs the lowest one alone.
+    temporal: Option<(u8, bool)>,
     /// What follows the descriptor.
     rest: &'a [u8],
 }
@@ -15,6 +18,7 @@ struct Descriptor<'a> {
 fn descriptor(payload: &[u8]) -> Option<Descriptor<'_>> {
     let mut bytes = Bytes(payload);
     let first = bytes.u8()?;
+    let mut temporal = None;
     if first & 0x80 != 0 {
         let present = bytes.u8()?;
         if present & 0x80 != 0 && bytes.u8()? & 0x80 != 0 {
@@ -24,10 +28,19 @@ fn descriptor(payload: &[u8]) -> Option<Descriptor<'_>> {
             bytes.u8()?; // TL0PICIDX
         }
         if present & 0x30 != 0 {
-            bytes.u8()?; // TID and KEYIDX
+            let byte = bytes.u8()?; // TID, Y and KEYIDX
+            temporal = (present & 0x20 != 0).then_some((byte >> 6, byte & 0x20 != 0));
         }
     }
-    Some(Descriptor { starts_frame: first & 0x10 != 0 && first & 0x07 == 0, rest: bytes.0 })
+    Some(Descriptor { starts_frame: first & 0x10 != 0 && first & 0x07 == 0, temporal, rest: bytes.0 })
+}
+
+/// Where the packet stands among temporal layers. A frame that needs the lowest layer alone lets viewers of the layer
+/// below its own climb.
+pub(super) fn sublayer(payload: &[u8]) -> Option<Sublayer> {
+    let (temporal, needs_lowest) = descriptor(payload)?.temporal?;
+    let climb = temporal.checked_sub(1).filter(|_| needs_lowest).map(|below| (below, temporal));
+    Some(Sublayer { temporal, climb, ..Sublayer::default() })
 }
 
 /// The packet is the first of a frame.

@@ -64,6 +64,11 @@ impl Vp8Shift {
         }
     }
 
+    /// The shift from where one picture was left out.
+    pub fn without_one(self) -> Self {
+        Self { picture: self.picture.wrapping_sub(1) % PICTURE_IDS, ..self }
+    }
+
     /// A packet's numbers as the viewer sees them.
     pub fn shift(&self, ids: &Vp8Ids) -> Vp8Ids {
         let modulus = if ids.is_long { PICTURE_IDS } else { 128 };

@@ -2,6 +2,7 @@
 
 use super::FrameSize;
 use super::bits::{Bits, Bytes};
+use crate::sublayer::{SUBLAYERS_MAX, Sublayer};
 
 /// What the payload descriptor says (RFC 9628 §4.2).
 #[derive(Clone, Copy, Debug)]
@@ -10,24 +11,35 @@ struct Descriptor<'a> {
     starts_picture: bool,
     /// The frame needs earlier pictures.
     inter_predicted: bool,
-    /// Size of the highest spatial layer, if the scalability structure tells it.
-    size: Option<FrameSize>,
+    /// Last packet of a frame.
+    ends_frame: bool,
+    /// The layer byte: temporal layer, switching up point, spatial layer, inter-layer dependency.
+    layers: Option<u8>,
+    /// Sizes of the spatial layers, if the scalability structure tells them.
+    sizes: Option<Sizes>,
     /// What follows the descriptor.
     rest: &'a [u8],
+}
+
+/// Number of spatial layers, and the sizes of as many of them as are told apart.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    highest: Option<FrameSize>,
+    heights: [u32; SUBLAYERS_MAX],
 }
 
 fn descriptor(payload: &[u8]) -> Option<Descriptor<'_>> {
     let mut bytes = Bytes(payload);
     let first = bytes.u8()?;
     let flag = |bit: u8| first & bit != 0;
-    let (has_id, inter_predicted, has_layer, flexible, begins, has_structure) =
-        (flag(0x80), flag(0x40), flag(0x20), flag(0x10), flag(0x08), flag(0x02));
+    let (has_id, inter_predicted, has_layer, flexible) = (flag(0x80), flag(0x40), flag(0x20), flag(0x10));
+    let (begins, ends_frame, has_structure) = (flag(0x08), flag(0x04), flag(0x02));
     if has_id && bytes.u8()? & 0x80 != 0 {
         bytes.u8()?; // a picture id of 15 bits
     }
-    let mut spatial = 0;
+    let mut layers = None;
     if has_layer {
-        spatial = bytes.u8()? >> 1 & 0x07;
+        layers = Some(bytes.u8()?);
         if !flexible {
             bytes.u8()?; // TL0PICIDX
         }
@@ -40,16 +52,42 @@ fn descriptor(payload: &[u8]) -> Option<Descriptor<'_>> {
             }
         }
     }
-    let size = if has_structure { scalability_structure(&mut bytes)? } else { None };
-    Some(Descriptor { starts_picture: begins && spatial == 0, inter_predicted, size, rest: bytes.0 })
+    let sizes = if has_structure { scalability_structure(&mut bytes)? } else { None };
+    let starts_picture = begins && layers.is_none_or(|layers| spatial(layers) == 0);
+    Some(Descriptor { starts_picture, inter_predicted, ends_frame, layers, sizes, rest: bytes.0 })
 }
 
-fn scalability_structure(bytes: &mut Bytes<'_>) -> Option<Option<FrameSize>> {
+fn spatial(layers: u8) -> u8 {
+    layers >> 1 & 0x07
+}
+
+/// Where the packet stands among temporal and spatial layers.
+///
+/// A switching up point of the lowest temporal layer opens all above it, as RFC 9628 has it. Above the lowest, browsers
+/// set it on frames that need lower layers alone, and it opens the frame's own layer to viewers of the one below.
+pub(super) fn sublayer(payload: &[u8]) -> Option<Sublayer> {
+    let descriptor = descriptor(payload)?;
+    let layers = descriptor.layers?;
+    let (temporal, is_switch) = (layers >> 5, layers & 0x10 != 0);
+    let climb = is_switch.then(|| temporal.checked_sub(1).map_or((0, 7), |below| (below, temporal)));
+    Some(Sublayer { spatial: spatial(layers), temporal, climb, ends_frame: descriptor.ends_frame })
+}
+
+/// Heights of the spatial layers, from a scalability structure.
+pub(super) fn heights(payload: &[u8]) -> Option<[u32; SUBLAYERS_MAX]> {
+    descriptor(payload)?.sizes.map(|sizes| sizes.heights)
+}
+
+fn scalability_structure(bytes: &mut Bytes<'_>) -> Option<Option<Sizes>> {
     let header = bytes.u8()?;
-    let mut size = None;
+    let mut sizes = None;
     if header & 0x10 != 0 {
-        for _ in 0..=header >> 5 {
-            size = FrameSize::new(bytes.u16()?.into(), bytes.u16()?.into());
+        let told = sizes.insert(Sizes { highest: None, heights: [0; SUBLAYERS_MAX] });
+        for at in 0..=usize::from(header >> 5) {
+            told.highest = FrameSize::new(bytes.u16()?.into(), bytes.u16()?.into());
+            if let Some(height) = told.heights.get_mut(at) {
+                *height = told.highest.map_or(0, |size| size.height);
+            }
         }
     }
     if header & 0x08 != 0 {
@@ -58,7 +96,7 @@ fn scalability_structure(bytes: &mut Bytes<'_>) -> Option<Option<FrameSize>> {
             bytes.take(references.into())?;
         }
     }
-    Some(size)
+    Some(sizes)
 }
 
 /// The packet is the first of a picture.
@@ -76,8 +114,8 @@ pub(super) fn starts_keyframe(payload: &[u8]) -> bool {
 /// Picture size from a keyframe's first packet or from a scalability structure.
 pub(super) fn frame_size(payload: &[u8]) -> Option<FrameSize> {
     let descriptor = descriptor(payload)?;
-    if descriptor.size.is_some() {
-        return descriptor.size;
+    if let Some(highest) = descriptor.sizes.and_then(|sizes| sizes.highest) {
+        return Some(highest);
     }
     if !descriptor.starts_picture || descriptor.inter_predicted {
         return None;

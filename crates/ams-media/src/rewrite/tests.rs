@@ -38,7 +38,7 @@ fn numbers(steps: &[Do]) -> Vec<Option<u64>> {
             Packet(source, seq) => (source, seq),
             Skip(seq) => {
                 let source = rewriter.source().unwrap();
-                rewriter.skip(source, ExtSeq(seq));
+                rewriter.skip(source, ExtSeq(seq), true);
                 continue;
             }
         };
@@ -179,7 +179,7 @@ fn a_run_of_the_past_is_caught_up_with() {
     for n in 0..150u64 {
         let packet = packet(n, n as u32 * 3600, begin + ms(40 * n));
         let rewritten = rewriter.rewrite(A, &packet).unwrap();
-        let again = rewriter.source_of(rewritten.seq.low16()).unwrap().rewritten(packet.timestamp);
+        let again = rewriter.source_of(rewritten.seq.low16()).unwrap().rewritten(&packet);
         assert_eq!(again, rewritten, "sent again it is the same");
         all.push(rewritten.timestamp);
         assert_eq!(
@@ -311,7 +311,7 @@ fn play(start_seq: u16, events: &[Event]) -> (SequenceRewriter, Vec<Given>) {
             Event::Late(back) => (*next - u64::from(*back), false),
             Event::Skip => {
                 if !switch {
-                    rewriter.skip(source, ExtSeq(*next));
+                    rewriter.skip(source, ExtSeq(*next), true);
                 }
                 *next += 1;
                 continue;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ams_media::sublayer::SUBLAYERS_MAX;
 use ams_media::track::{LAYERS_MAX, TRACKS_MAX};
 use ams_media::{
     Insert, KeyframeThrottle, LayerMonitor, LayerOffer, MediaPacket, PacketRing, RingLimits, SourceClock, StreamTracks,
@@ -42,11 +43,20 @@ pub struct Layer {
     pub clock: Option<SourceClock>,
     /// Picture size of the last keyframe that told it.
     pub size: (u32, u32),
+    /// Heights of its spatial layers, where the last keyframe told them; 0 for those it does not have.
+    heights: [u32; SUBLAYERS_MAX],
     packets: u64,
     bytes: u64,
     window_bytes: u64,
     window_at: Instant,
     bitrate: u64,
+}
+
+impl Layer {
+    /// Height of its pictures up to a spatial layer; 0 while unknown.
+    pub fn height(&self, spatial: u8) -> u32 {
+        self.heights.get(usize::from(spatial)).copied().filter(|height| *height > 0).unwrap_or(self.size.1)
+    }
 }
 
 /// A stream as one shard holds it.
@@ -108,6 +118,7 @@ impl Stream {
                     throttle: KeyframeThrottle::new(),
                     clock: None,
                     size: (0, 0),
+                    heights: [0; SUBLAYERS_MAX],
                     packets: 0,
                     bytes: 0,
                     window_bytes: 0,
@@ -139,15 +150,11 @@ impl Stream {
         }
     }
 
-    /// Appends a track's living layers, from the lowest bitrate up. Returns the best one.
+    /// Appends what a viewer can have of a track, from the lowest bitrate up. Returns the best layer.
     pub fn offers(&self, now: Instant, track: TrackNo, offers: &mut Vec<LayerOffer>) -> Option<LayerNo> {
         let monitor = self.monitors.get(usize::from(track.0))?;
-        let alive = self.layers.iter().filter(|l| l.track == track && monitor.is_alive(now, l.no));
-        for layer in alive {
-            let bitrate = monitor.bitrate(layer.no);
-            offers.push(LayerOffer { layer: layer.no, bitrate, height: layer.size.1 });
-        }
-        offers.sort_unstable_by_key(|offer| offer.bitrate);
+        let height_of = |no, spatial| self.layer(track, no).map_or(0, |layer| layer.height(spatial));
+        monitor.offers(now, height_of, offers);
         monitor.best()
     }
 
@@ -193,6 +200,8 @@ impl Stream {
             if let Some(size) = ams_media::frame_size(layer.codec, &packet.payload) {
                 layer.size = (size.width, size.height);
             }
+            let descriptor = packet.extensions.dependency_descriptor.as_deref();
+            layer.heights = ams_media::spatial_heights(layer.codec, &packet.payload, descriptor).unwrap_or_default();
         }
         if let Some(monitor) = self.monitors.get_mut(usize::from(packet.track.0)) {
             monitor.on_packet(now, &packet);
@@ -297,6 +306,7 @@ mod tests {
             timestamp: 0,
             marker: true,
             keyframe: true,
+            sublayer: None,
             extensions: PacketExtensions::default(),
             payload: Bytes::from_static(&[0; 100]),
             ingest_at: now,

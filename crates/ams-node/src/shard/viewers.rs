@@ -105,7 +105,9 @@ impl ShardCore {
         };
         let bytes = viewer.bytes_sent();
         let (video, audio) = (rate(bytes.0, last.bytes.0), rate(bytes.1, last.bytes.1));
-        let height = viewer.video_layer().and_then(|(track, layer)| stream.layer(track, layer)).map_or(0, |l| l.size.1);
+        let height = viewer.video_layer().map_or(0, |(track, layer, depth)| {
+            stream.layer(track, layer).map_or(0, |layer| layer.height(depth.spatial))
+        });
         let resized = (height != 0 && last.height != 0 && height != last.height).then_some(height);
         *last = Reported { at: now, bytes, height: if height == 0 { last.height } else { height } };
         let target = viewer.estimate().unwrap_or(Bitrate(video.0 + audio.0));

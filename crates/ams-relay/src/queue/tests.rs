@@ -18,6 +18,7 @@ fn packet(at: Instant, (track, layer): (u8, u8), seq: u64, keyframe: bool, len: 
         timestamp: seq as u32,
         marker: true,
         keyframe,
+        sublayer: None,
         extensions: Default::default(),
         payload: Bytes::from(vec![seq as u8; len]),
         ingest_at: at,

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use ams_media::{AbsCaptureTime, MediaPacket, PacketExtensions};
+use ams_media::{AbsCaptureTime, MediaPacket, PacketExtensions, Sublayer};
 use ams_types::{ExtSeq, LayerNo, NodeId, TrackNo};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -21,11 +21,12 @@ const EXT_VIDEO_ORIENTATION: u8 = 2;
 const EXT_ABS_CAPTURE_TIME: u8 = 3;
 const EXT_PLAYOUT_DELAY: u8 = 4;
 const EXT_DEPENDENCY_DESCRIPTOR: u8 = 5;
+const EXT_SUBLAYER: u8 = 6;
 
 /// Bytes of a media frame in front of its extensions, length field and type byte included.
 pub const MEDIA_HEAD_LEN: usize = 34;
 /// Most bytes the extensions this version writes can take.
-pub const MEDIA_EXTENSIONS_LEN_MAX: usize = 3 + 3 + 18 + 5 + 257;
+pub const MEDIA_EXTENSIONS_LEN_MAX: usize = 3 + 3 + 18 + 5 + 257 + 4;
 // A full-size payload fits with everything in front of it, and so does a data message.
 const _: () = assert!(FRAME_LEN_MAX as usize >= MEDIA_HEAD_LEN + MEDIA_EXTENSIONS_LEN_MAX + 64 * 1024);
 const _: () = assert!(FRAME_LEN_MAX as usize >= 1 + 4 + 1 + 256 + 8 + 4 + DATA_LEN_MAX);
@@ -58,7 +59,7 @@ pub struct MediaFrame<'a> {
     pub payload: &'a [u8],
 }
 
-/// [`PacketExtensions`] as they lie in a frame.
+/// [`PacketExtensions`] as they lie in a frame, and what else only some packets have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MediaExtensions<'a> {
     /// Voice flag and level (RFC 6464).
@@ -71,21 +72,25 @@ pub struct MediaExtensions<'a> {
     pub playout_delay: Option<[u8; 3]>,
     /// AV1 dependency descriptor; left out when writing if over 255 bytes, which RFC 8285 does not allow.
     pub dependency_descriptor: Option<&'a [u8]>,
+    /// Place among temporal and spatial layers.
+    pub sublayer: Option<Sublayer>,
 }
 
 impl<'a> MediaExtensions<'a> {
-    /// The extensions of a packet.
-    pub fn of(extensions: &'a PacketExtensions) -> Self {
+    /// Those of a packet.
+    pub fn of(packet: &'a MediaPacket) -> Self {
+        let extensions = &packet.extensions;
         Self {
             audio_level: extensions.audio_level,
             video_orientation: extensions.video_orientation,
             abs_capture_time: extensions.abs_capture_time,
             playout_delay: extensions.playout_delay,
             dependency_descriptor: extensions.dependency_descriptor.as_deref(),
+            sublayer: packet.sublayer,
         }
     }
 
-    /// The same, owned.
+    /// The header extensions, owned.
     pub fn to_packet(self) -> PacketExtensions {
         PacketExtensions {
             audio_level: self.audio_level,
@@ -115,6 +120,7 @@ impl<'a> MediaExtensions<'a> {
                 }
                 EXT_PLAYOUT_DELAY => all.playout_delay = Some(*value.array("playout delay")?),
                 EXT_DEPENDENCY_DESCRIPTOR => all.dependency_descriptor = Some(value.take_rest()),
+                EXT_SUBLAYER => all.sublayer = Some(Sublayer::from_bits(u16::from_be_bytes(*value.array("sublayer")?))),
                 _ => {}
             }
         }
@@ -144,6 +150,10 @@ impl<'a> MediaExtensions<'a> {
         {
             out.put_slice(&[EXT_DEPENDENCY_DESCRIPTOR, len]);
             out.put_slice(descriptor);
+        }
+        if let Some(sublayer) = self.sublayer {
+            out.put_slice(&[EXT_SUBLAYER, 2]);
+            out.put_u16(sublayer.to_bits());
         }
     }
 }
@@ -212,6 +222,7 @@ impl<'a> MediaFrame<'a> {
             timestamp: self.timestamp,
             marker: self.marker,
             keyframe: self.keyframe,
+            sublayer: self.extensions.sublayer,
             extensions: self.extensions.to_packet(),
             payload: Bytes::copy_from_slice(self.payload),
             ingest_at,
@@ -247,7 +258,7 @@ pub fn media_head_into(
         seq: packet.seq,
         timestamp: packet.timestamp,
         age,
-        extensions: MediaExtensions::of(&packet.extensions),
+        extensions: MediaExtensions::of(packet),
         payload: &[],
     };
     let result = frame.write_head(out).and_then(|()| finish_frame(out, start, packet.payload.len()));

@@ -34,20 +34,29 @@ pub(crate) struct CatchUp {
     /// Bytes that may be sent now; the last packet may overdraw it.
     credit: i64,
     at: Instant,
+    /// It keeps the pace of the path. A viewer that joins does not: nothing is known of its path yet.
+    is_paced: bool,
 }
 
 impl CatchUp {
-    /// From this number on.
+    /// A viewer that joins, from this number on.
     pub(crate) fn from(now: Instant, layer: LayerNo, next: ExtSeq, clock_rate: u32) -> Self {
-        Self { layer, next, clock_rate, first: None, credit: BURST_BYTES as i64, at: now }
+        Self { layer, next, clock_rate, first: None, credit: BURST_BYTES as i64, at: now, is_paced: false }
     }
 
-    /// From what follows `packet` on.
+    /// A viewer that has come to another layer, from what follows `packet` on.
     pub(crate) fn after(now: Instant, packet: &MediaPacket, clock_rate: u32) -> Self {
         let mut this = Self::from(now, packet.layer, ExtSeq(packet.seq.0 + 1), clock_rate);
         this.first = Some((packet.timestamp, now));
-        this.credit -= cost(packet);
+        this.is_paced = true;
+        this.sent(packet);
         this
+    }
+
+    /// A viewer whose path takes no more now, from `packet` on.
+    pub(crate) fn paced(now: Instant, packet: &MediaPacket, clock_rate: u32) -> Self {
+        let this = Self::from(now, packet.layer, packet.seq, clock_rate);
+        Self { credit: 0, is_paced: true, ..this }
     }
 
     /// Which layer's ring.
@@ -60,13 +69,17 @@ impl CatchUp {
         packet.layer == self.layer && packet.seq >= self.next
     }
 
-    /// Credits the time since the last call. `live_rate` is what the layer sends by itself.
-    pub(crate) fn refill(&mut self, now: Instant, live_rate: Bitrate) {
+    /// Credits the time since the last call. `live_rate` is what the layer sends by itself, `path` the bytes that the path
+    /// takes now, if there is a limit.
+    pub(crate) fn refill(&mut self, now: Instant, live_rate: Bitrate, path: Option<i64>) {
         let pace = live_rate.0.saturating_mul(PACE_FACTOR).max(PACE_MIN.0);
         let elapsed = now.saturating_duration_since(self.at).min(Duration::from_secs(1));
         let earned = u128::from(pace) * elapsed.as_micros() / 8_000_000;
         let earned = i64::try_from(earned).unwrap_or(i64::MAX);
         self.credit = self.credit.saturating_add(earned).min(BURST_BYTES as i64);
+        if let Some(path) = path.filter(|_| self.is_paced) {
+            self.credit = self.credit.min(path);
+        }
         self.at = now;
     }
 
@@ -85,8 +98,12 @@ impl CatchUp {
             return None;
         }
         self.next = ExtSeq(packet.seq.0 + 1);
-        self.credit -= cost(packet);
         Some(packet)
+    }
+
+    /// The packet was sent; those that the viewer does not get cost nothing.
+    pub(crate) fn sent(&mut self, packet: &MediaPacket) {
+        self.credit -= cost(packet);
     }
 
     /// Nothing is left: the next packet is a live one.
@@ -95,8 +112,8 @@ impl CatchUp {
     }
 }
 
-/// What a packet costs on the wire.
-fn cost(packet: &MediaPacket) -> i64 {
+/// What a packet costs on the wire, in bytes.
+pub(crate) fn cost(packet: &MediaPacket) -> i64 {
     (packet.payload.len() + OVERHEAD) as i64
 }
 
@@ -127,6 +144,7 @@ mod tests {
             timestamp: 0,
             marker: false,
             keyframe: seq == 1000,
+            sublayer: None,
             extensions: PacketExtensions::default(),
             payload: Bytes::from_static(&[0; 1000]),
             ingest_at: now,
@@ -135,7 +153,12 @@ mod tests {
     }
 
     fn take(behind: &mut CatchUp, ring: &PacketRing) -> Vec<u64> {
-        std::iter::from_fn(|| behind.next(ring).map(|p| p.seq.0)).collect()
+        let mut one = || {
+            let packet = behind.next(ring)?;
+            behind.sent(packet);
+            Some(packet.seq.0)
+        };
+        std::iter::from_fn(&mut one).collect()
     }
 
     #[test]
@@ -149,13 +172,13 @@ mod tests {
         assert!(take(&mut behind, &ring).is_empty());
         let mut sent = burst.len();
         for n in 1..=10 {
-            behind.refill(begin + Duration::from_millis(5 * n), Bitrate(1_000_000));
+            behind.refill(begin + Duration::from_millis(5 * n), Bitrate(1_000_000), None);
             sent += take(&mut behind, &ring).len();
         }
         assert!((60..=63).contains(&sent), "50 ms at 8 Mbit/s are 46 packets of 1074 bytes: {sent}");
         assert!(!behind.is_done(&ring));
         for n in 11..=20 {
-            behind.refill(begin + Duration::from_millis(5 * n), Bitrate(4_000_000));
+            behind.refill(begin + Duration::from_millis(5 * n), Bitrate(4_000_000), None);
             take(&mut behind, &ring);
         }
         assert!(behind.is_done(&ring));
@@ -167,7 +190,7 @@ mod tests {
         let ring = ring(begin, 1000..1100);
         let mut behind = CatchUp::from(begin, LayerNo(0), ExtSeq(1000), 90_000);
         take(&mut behind, &ring);
-        behind.refill(begin + Duration::from_secs(3600), Bitrate(u64::MAX));
+        behind.refill(begin + Duration::from_secs(3600), Bitrate(u64::MAX), None);
         assert_eq!(take(&mut behind, &ring).len(), 16);
     }
 
@@ -185,12 +208,12 @@ mod tests {
         let mut sent = take(&mut behind, &ring).len();
         assert_eq!(sent, 6, "50 ms ahead, at four times the speed");
         for n in 1..=40 {
-            behind.refill(begin + Duration::from_millis(5 * n), Bitrate(1_000_000));
+            behind.refill(begin + Duration::from_millis(5 * n), Bitrate(1_000_000), None);
             sent += take(&mut behind, &ring).len();
         }
         assert_eq!(sent, 26, "250 ms are 25 pictures");
         for n in 41..=200 {
-            behind.refill(begin + Duration::from_millis(5 * n), Bitrate(1_000_000));
+            behind.refill(begin + Duration::from_millis(5 * n), Bitrate(1_000_000), None);
             sent += take(&mut behind, &ring).len();
         }
         assert_eq!(sent, 100, "a jump of the publisher's clock stops nothing");

@@ -52,7 +52,7 @@ impl Egress<'_> {
     /// A packet under its own number, for the first time; or again, byte for byte, where there is no RTX.
     pub(super) fn original(&mut self, track: &mut Track, packet: &MediaPacket, rewritten: Rewritten) -> bool {
         let fields = HeaderFields {
-            marker: packet.marker,
+            marker: rewritten.marker,
             pt: track.setup.pt,
             seq: rewritten.seq.low16(),
             timestamp: rewritten.timestamp,
@@ -80,7 +80,7 @@ impl Egress<'_> {
         let index = ExtSeq(track.rtx_seq);
         track.rtx_seq += 1;
         let timestamp = rewritten.timestamp;
-        let fields = HeaderFields { marker: packet.marker, pt, seq: index.low16(), timestamp, ssrc };
+        let fields = HeaderFields { marker: rewritten.marker, pt, seq: index.low16(), timestamp, ssrc };
         let mut values = ExtValues::from_media(&packet.extensions);
         // Always: a viewer that has bound the track's SSRC has not yet bound this one, and Firefox takes no
         // retransmission before it has.

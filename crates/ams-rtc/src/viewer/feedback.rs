@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ams_media::BandwidthEstimator;
 use ams_types::{Ssrc, TrackNo};
 
-use super::Track;
+use super::{RTT_ASSUMED, Track};
 use crate::rtcp::{self, Rtcp};
 
 /// What a viewer asks of the stream.
@@ -51,11 +51,11 @@ impl Reader<'_> {
                     }
                 }
                 Ok(Rtcp::Pli { media, .. }) => {
-                    self.keyframe_wanted(media, feedback);
+                    self.keyframe_wanted(now, media, feedback);
                 }
                 Ok(Rtcp::Fir { entries, .. }) => {
                     for (ssrc, _) in entries {
-                        self.keyframe_wanted(ssrc, feedback);
+                        self.keyframe_wanted(now, ssrc, feedback);
                     }
                 }
                 Ok(Rtcp::TransportCc(report)) => {
@@ -77,10 +77,14 @@ impl Reader<'_> {
         self.tracks.iter_mut().find(|t| t.setup.ssrc == ssrc)
     }
 
-    fn keyframe_wanted(&mut self, ssrc: Ssrc, feedback: &mut Vec<Feedback>) {
+    fn keyframe_wanted(&mut self, now: Instant, ssrc: Ssrc, feedback: &mut Vec<Feedback>) {
+        let rtt = self.rtt.unwrap_or(RTT_ASSUMED);
+        let estimate = self.bandwidth.as_ref().and_then(|bandwidth| bandwidth.estimate());
         if let Some(track) = self.track_of(ssrc) {
             track.heard.keyframe_requests += 1;
-            feedback.push(Feedback::KeyframeWanted { track: track.setup.no });
+            if !track.keyframe.is_some_and(|keyframe| keyframe.is_enough(now, rtt, estimate)) {
+                feedback.push(Feedback::KeyframeWanted { track: track.setup.no });
+            }
         }
     }
 

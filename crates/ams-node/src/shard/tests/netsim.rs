@@ -107,10 +107,18 @@ pub(super) struct Source {
     plis_seen: usize,
     keyframe_wanted: bool,
     keyframe_interval: u64,
+    /// Pictures are of three temporal layers.
+    temporal: bool,
+    /// The last keyframe.
+    key: u64,
+    /// Pictures of the lowest temporal layer so far.
+    lowest: u64,
     reported_at: Option<Instant>,
 }
 
 const PACKET_LEN: usize = 1100;
+/// Layer, frame, needed frame.
+const TRAILER_LEN: usize = 1 + 8 + 8;
 const FRAME: Duration = Duration::from_nanos(33_333_333);
 
 impl Source {
@@ -125,7 +133,22 @@ impl Source {
             plis_seen: 0,
             keyframe_wanted: true,
             keyframe_interval: u64::MAX,
+            temporal: false,
+            key: 0,
+            lowest: 0,
             reported_at: None,
+        }
+    }
+
+    /// Temporal layer of a picture, whether it needs the lowest layer alone, and how far back the picture is that it needs.
+    fn place(&self) -> (u8, bool, u64) {
+        match (self.frame - self.key) % 4 {
+            _ if self.frame == self.key => (0, false, 0),
+            _ if !self.temporal => (0, false, 1),
+            0 => (0, false, 4),
+            1 => (2, true, 1),
+            2 => (1, true, 2),
+            _ => (2, false, 1),
         }
     }
 
@@ -135,6 +158,12 @@ impl Source {
         self.keyframe_wanted |= asked > std::mem::replace(&mut self.plis_seen, asked);
         while self.started + FRAME * u32::try_from(self.frame).unwrap() <= world.now {
             let key = std::mem::take(&mut self.keyframe_wanted) || self.frame.is_multiple_of(self.keyframe_interval);
+            if key {
+                self.key = self.frame;
+            }
+            let (temporal, needs_lowest, back) = self.place();
+            // TL0PICIDX grows with the pictures of the lowest temporal layer.
+            self.lowest += u64::from(temporal == 0);
             for (layer, rate) in self.layers.iter().enumerate() {
                 let bytes = rate / 8 / 30 * if key { 4 } else { 1 };
                 let count = bytes.div_ceil(PACKET_LEN as u64).max(1);
@@ -149,7 +178,9 @@ impl Source {
                         timestamp: (self.frame * 3000) as u32,
                         ssrc: Ssrc(VIDEO.0 + layer as u32),
                     };
-                    let payload = frame_part(layer as u8, self.frame, n, key, size);
+                    let ids =
+                        Ids { layer: layer as u8, frame: self.frame, lowest: self.lowest, temporal, needs_lowest };
+                    let payload = frame_part(ids, self.frame - back, n, key, size);
                     world.send_rtp(self.client, seq, fields, &payload);
                 }
             }
@@ -173,12 +204,25 @@ impl Source {
     }
 }
 
-/// VP8: descriptor with a picture id of 15 bits, frame tag, then layer and frame number.
-fn frame_part(layer: u8, frame: u64, n: u64, key: bool, len: usize) -> Vec<u8> {
+/// The numbers of a picture.
+#[derive(Clone, Copy)]
+struct Ids {
+    layer: u8,
+    frame: u64,
+    lowest: u64,
+    temporal: u8,
+    needs_lowest: bool,
+}
+
+/// VP8: descriptor with picture id, TL0PICIDX and temporal layer, frame tag, then layer, frame number and the number of
+/// the frame it needs.
+fn frame_part(ids: Ids, needs: u64, n: u64, key: bool, len: usize) -> Vec<u8> {
     let start = n == 0;
     // Every layer counts its pictures from elsewhere.
-    let [high, low] = ((frame + 10_000 * u64::from(layer)) as u16).to_be_bytes();
-    let mut payload = vec![0x80 | if start { 0x10 } else { 0 }, 0x80, 0x80 | high, low];
+    let [high, low] = ((ids.frame + 10_000 * u64::from(ids.layer)) as u16).to_be_bytes();
+    let lowest = (ids.lowest + 50 * u64::from(ids.layer)) as u8;
+    let temporal = ids.temporal << 6 | u8::from(ids.needs_lowest) << 5;
+    let mut payload = vec![0x80 | if start { 0x10 } else { 0 }, 0xe0, 0x80 | high, low, lowest, temporal];
     if start {
         payload.push(u8::from(!key));
         if key {
@@ -187,10 +231,11 @@ fn frame_part(layer: u8, frame: u64, n: u64, key: bool, len: usize) -> Vec<u8> {
     } else {
         payload.push(0xff);
     }
-    payload.resize(len.max(payload.len() + 16), 0);
-    let at = payload.len() - 9;
-    payload[at] = layer;
-    payload[at + 1..].copy_from_slice(&frame.to_be_bytes());
+    payload.resize(len.max(payload.len() + 24), 0);
+    let at = payload.len() - TRAILER_LEN;
+    payload[at] = ids.layer;
+    payload[at + 1..at + 9].copy_from_slice(&ids.frame.to_be_bytes());
+    payload[at + 9..].copy_from_slice(&needs.to_be_bytes());
     payload
 }
 
@@ -202,18 +247,28 @@ struct Part {
     key: bool,
     layer: u8,
     picture: u16,
+    lowest: u8,
+    temporal: u8,
+    frame: u64,
+    needs: u64,
 }
 
 impl Part {
     fn of(got: &Got) -> Self {
         let payload = &got.payload;
         let starts = payload[0] & 0x10 != 0;
+        let (_, trailer) = payload.split_at(payload.len() - TRAILER_LEN);
+        let number = |at: usize| u64::from_be_bytes(trailer[at..at + 8].try_into().unwrap());
         Self {
             starts,
             ends: got.marker,
-            key: starts && payload[4] & 1 == 0,
-            layer: payload[payload.len() - 9],
+            key: starts && payload[6] & 1 == 0,
+            layer: trailer[0],
             picture: u16::from_be_bytes([payload[2], payload[3]]) & 0x7fff,
+            lowest: payload[4],
+            temporal: payload[5] >> 6,
+            frame: number(1),
+            needs: number(9),
         }
     }
 }
@@ -223,6 +278,7 @@ impl Part {
 pub(super) struct Shown {
     pub(super) at: Instant,
     pub(super) layer: u8,
+    frame: u64,
 }
 
 /// A browser that watches.
@@ -230,6 +286,8 @@ pub(super) struct Watcher {
     client: usize,
     media: Ssrc,
     feedback: FeedbackGenerator,
+    /// What came before was not carried by the path.
+    is_far: bool,
     seen: usize,
     /// Packets not shown yet, by extended number.
     parts: BTreeMap<u64, Part>,
@@ -241,8 +299,8 @@ pub(super) struct Watcher {
     pub(super) came: BTreeSet<u64>,
     pub(super) doubles: u64,
     pub(super) shown: Vec<Shown>,
-    /// Number after the last picture shown, and its id.
-    picture: Option<(u64, u16)>,
+    /// Number after the last picture shown, and its first packet.
+    picture: Option<(u64, Part)>,
     stuck_since: Option<Instant>,
     asked_keyframe_at: Option<Instant>,
     /// A browser learns it from its own reports; here it is told.
@@ -257,6 +315,7 @@ impl Watcher {
             client,
             media: Ssrc(0x10_0000 + client as u32),
             feedback: FeedbackGenerator::new(Ssrc(9)),
+            is_far: false,
             seen: 0,
             parts: BTreeMap::new(),
             next: None,
@@ -278,7 +337,7 @@ impl Watcher {
         let got: Vec<Got> = world.clients[self.client].rtp[self.seen..].to_vec();
         self.seen += got.len();
         for mut got in got {
-            if let Some(seq) = got.transport_seq {
+            if let Some(seq) = got.transport_seq.filter(|_| self.is_far) {
                 self.feedback.on_packet(world.now, got.ssrc, seq);
             }
             match got.pt.0 {
@@ -326,13 +385,17 @@ impl Watcher {
             let whole = self.whole_frame(next);
             match whole {
                 Some((end, layer)) => {
-                    let picture = self.parts[&next].picture;
-                    if let Some((expected, last)) = self.picture.replace((end, picture))
+                    let part = self.parts[&next];
+                    if let Some((expected, last)) = self.picture.replace((end, part))
                         && expected == next
                     {
-                        assert_eq!(picture, (last + 1) & 0x7fff, "the decoder would think a picture lost");
+                        assert_eq!(part.picture, (last.picture + 1) & 0x7fff, "the decoder would think a picture lost");
+                        assert_eq!(part.lowest, last.lowest.wrapping_add(u8::from(part.temporal == 0)), "TL0PICIDX");
                     }
-                    self.shown.push(Shown { at: now, layer });
+                    let mut former = self.shown.iter().rev().take(10);
+                    let has_it = part.key || former.any(|s| (s.layer, s.frame) == (layer, part.needs));
+                    assert!(has_it, "picture {} of layer {layer} needs {}, which never came", part.frame, part.needs);
+                    self.shown.push(Shown { at: now, layer, frame: part.frame });
                     self.next = Some(end);
                     self.parts = self.parts.split_off(&end);
                     self.stuck_since = None;
@@ -359,7 +422,8 @@ impl Watcher {
         let start = self.parts.get(&first).filter(|part| part.starts)?;
         let mut at = first;
         loop {
-            let part = self.parts.get(&at)?;
+            // A picture that was given up is followed by the start of another.
+            let part = self.parts.get(&at).filter(|part| at == first || !part.starts)?;
             at += 1;
             if part.ends {
                 return Some((at, start.layer));
@@ -441,6 +505,8 @@ impl Net {
         source.run(&mut world);
         let mut watcher = Watcher::new(&mut world);
         watcher.rtt = rtt;
+        watcher.read(&world);
+        watcher.is_far = true;
         Self {
             world,
             source,
@@ -568,5 +634,52 @@ fn a_narrow_path_gets_the_lowest_layer_and_the_top_comes_back() {
         println!("seed {seed}: wide again: top after {top:?}, longest still {still:?}");
         assert!(top.is_some() && layer(&net) == Some(2), "seed {seed}: {:?}", layer(&net));
         assert!(still <= ms(500), "seed {seed}: {still:?}");
+    }
+}
+
+#[test]
+fn a_path_that_wavered_is_climbed_soon_once_it_is_wide() {
+    for seed in 1..=10 {
+        let mut net = Net::new(seed, &[150_000, 500_000, 1_500_000], ms(50), Loss::Random(0.0));
+        for _ in 0..12 {
+            for rate in [900_000, 350_000] {
+                net.down.rate = Some(rate);
+                net.run(ms(2500 + 100 * seed));
+            }
+        }
+        let widened = net.world.now;
+        net.down.rate = Some(4_000_000);
+        net.run(Duration::from_secs(10));
+        let top = net.watcher.shown.iter().find(|s| s.at > widened && s.layer == 2).map(|s| s.at - widened);
+        println!("seed {seed}: top after {top:?}");
+        assert!(top.is_some(), "seed {seed}: layer {:?}", net.watcher.shown.last().map(|shown| shown.layer));
+    }
+}
+
+#[test]
+fn a_narrow_path_gets_fewer_pictures_of_the_only_layer() {
+    for seed in 1..=5 {
+        let mut net = Net::new(seed, &[1_500_000], ms(50), Loss::Random(if seed % 2 == 0 { 0.01 } else { 0.0 }));
+        net.source.temporal = true;
+        net.down.rate = Some(4_000_000);
+        net.run(Duration::from_secs(10) + ms(37 * seed));
+        for (name, rate, seconds, fps) in
+            [("half", 1_000_000, 20, 13..=16), ("quarter", 600_000, 20, 6..=8), ("whole", 4_000_000, 10, 26..=30)]
+        {
+            let changed = net.world.now;
+            let plis = net.world.clients[net.source.client].plis.len();
+            net.down.rate = Some(rate);
+            net.run(Duration::from_secs(seconds));
+            let still = net.watcher.longest_still(changed, net.world.now);
+            let settled = net.world.now - Duration::from_secs(4);
+            let pictures = net.watcher.shown.iter().filter(|s| s.at > settled).count() / 4;
+            let plis = net.world.clients[net.source.client].plis.len() - plis;
+            println!(
+                "seed {seed}, {name}: {pictures} pictures a second, longest still {still:?}, {plis} keyframes asked for"
+            );
+            assert!(fps.contains(&pictures), "seed {seed}, {name}: {pictures} pictures a second");
+            // One keyframe takes a third of a second on the narrowest.
+            assert!(still <= ms(1000), "seed {seed}, {name}: {still:?}");
+        }
     }
 }
