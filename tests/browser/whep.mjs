@@ -5,10 +5,11 @@
 //
 // With --loss, that share (in percent) of the datagrams is lost each way, and the others are --delay milliseconds late.
 // With --rate, the path carries that many kbit/s towards the browser, for --rateSeconds after the first frame; the event
-// `narrow` then says what was seen, and `lifted` how long the picture took to be as high as at first (or --height).
+// `narrow` then says what was seen, and `lifted` how long the picture took to be as high as --height and as fast as
+// --fps again, and what it was before.
 // The result has what was seen and heard, the status and headers of the answer, and the status of the DELETE.
 import { launch, openPage } from "./lib/browser.mjs";
-import { emit, lasting, options, run, until } from "./lib/driver.mjs";
+import { emit, lasting, options, run, sleep, until } from "./lib/driver.mjs";
 import { candidateOf, lossy, through } from "./lib/lossy.mjs";
 import { summary, watch } from "./lib/probe.mjs";
 import { serveLocally } from "./lib/static.mjs";
@@ -23,6 +24,7 @@ const option = options({
   rate: 0,
   rateSeconds: 10,
   height: 0,
+  fps: 0,
   delay: 0,
   startDeadline: 20,
   deadline: 300,
@@ -101,16 +103,24 @@ await run(option.deadline, async () => {
   if (first === undefined) return { ok: false, why: "no frame was shown", ...answer, complaints };
   emit("playing", { firstFrameMs: first });
   if (option.rate > 0) {
-    const height = () => page.evaluate(() => document.getElementById("video").videoHeight);
-    const top = (h) => option.height === 0 || h >= option.height;
-    await until(async () => top(await height()), 15_000, 100);
+    const sample = () => page.evaluate(() => window.amsProbe.sample("#video"));
+    const whole = async () => {
+      const before = await sample();
+      if (before.height < option.height) return undefined;
+      if (option.fps === 0) return { height: before.height };
+      await sleep(1000);
+      const after = await sample();
+      const fps = Math.round(((after.presented - before.presented) * 10_000) / (after.at - before.at)) / 10;
+      return fps >= option.fps ? { height: after.height, fps } : undefined;
+    };
+    await until(whole, 15_000);
     rate.kbps = option.rate;
     const narrow = summary(await watch(page, "#video", lasting(option.rateSeconds)));
-    emit("narrow", { ...narrow, height: await height() });
+    emit("narrow", narrow);
     rate.kbps = 0;
     const began = Date.now();
-    const back = await until(async () => top(await height()), 20_000, 100);
-    emit("lifted", { topAfterMs: back === undefined ? null : Date.now() - began, height: await height() });
+    const back = await until(whole, 20_000);
+    emit("lifted", { wholeAfterMs: back ? Date.now() - began : null, ...(back ?? { height: (await sample()).height }) });
   }
   const seen = summary(await watch(page, "#video", lasting(option.seconds)));
   const deleted = await page.evaluate(() => window.finish());

@@ -2,10 +2,12 @@
 //
 //   drive whip.mjs --url http://127.0.0.1:5080/WebRTCAppEE/whip/stream1 [--codec VP8|H264|VP9|AV1] [--simulcast 3]
 //                  [--width 1280 --height 720 --fps 15] [--seconds 5] [--token T] [--loss 5 --delay 25]
+//                  [--scalability L1T3 --bitrate 1000000]
 //
 // Events: `answered`, `connected`, and once with --simulcast `layers`, when every layer sends frames. With --seconds 0
 // it publishes until standard input is closed. The result has the frames sent by each layer, and the status of the
 // DELETE. Layers are named q, h and f, from a quarter of the width to all of it. --loss and --delay as in whep.mjs.
+// --scalability names the temporal and spatial layers inside the one encoding, --bitrate is the most it takes.
 import { launch, openPage } from "./lib/browser.mjs";
 import { emit, lasting, options, run, until } from "./lib/driver.mjs";
 import { candidateOf, lossy, through } from "./lib/lossy.mjs";
@@ -15,6 +17,8 @@ const option = options({
   url: "",
   codec: "",
   simulcast: 0,
+  scalability: "",
+  bitrate: 1_000_000,
   width: 640,
   height: 480,
   fps: 20,
@@ -28,7 +32,7 @@ const option = options({
 const PAGE = `<title>WHIP</title><video id="video" autoplay muted playsinline></video>`;
 
 /** Runs in the page. */
-async function start({ url, codec, simulcast, width, height, fps, token }) {
+async function start({ url, codec, simulcast, scalability, bitrate, width, height, fps, token }) {
   const camera = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width, height, frameRate: fps } });
   document.getElementById("video").srcObject = camera;
   const peer = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
@@ -42,6 +46,7 @@ async function start({ url, codec, simulcast, width, height, fps, token }) {
     direction: "sendonly",
     streams: [camera],
     ...(simulcast > 0 ? { sendEncodings: layers.slice(-simulcast) } : {}),
+    ...(scalability ? { sendEncodings: [{ scalabilityMode: scalability, maxBitrate: bitrate }] } : {}),
   });
   if (codec) {
     const all = RTCRtpSender.getCapabilities("video").codecs;
@@ -78,6 +83,7 @@ async function start({ url, codec, simulcast, width, height, fps, token }) {
           rid: report.rid,
           frames: report.framesSent ?? 0,
           width: report.frameWidth,
+          scalability: report.scalabilityMode,
           codec: stats.get(report.codecId)?.mimeType,
           nacks: report.nackCount ?? 0,
           plis: report.pliCount ?? 0,

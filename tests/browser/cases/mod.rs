@@ -5,6 +5,7 @@ mod loss;
 mod pages;
 mod sdk;
 mod simulcast;
+mod sublayers;
 mod whip_whep;
 
 use std::io::Write;

@@ -26,6 +26,7 @@ export async function lossy(target, { loss, delayMs, rate = { kbps: 0 }, seed = 
   const chance = generator(seed);
   const counts = { toClient: 0, toNode: 0, lost: 0, overflowed: 0 };
   const towards = new Map();
+  const late = { toClient: [], toNode: [] };
   let busyUntil = 0;
   /** Milliseconds that a datagram of so many bytes waits in the queue and on the line; undefined if it does not fit. */
   const queued = (bytes) => {
@@ -47,8 +48,10 @@ export async function lossy(target, { loss, delayMs, rate = { kbps: 0 }, seed = 
       return;
     }
     counts[way] += 1;
-    if (delayMs + wait > 0) setTimeout(send, delayMs + wait);
-    else send();
+    if (delayMs + wait === 0) return void send();
+    // Timers of nearly the same length may overtake each other; datagrams do not.
+    late[way].push(send);
+    setTimeout(() => late[way].shift()(), delayMs + wait);
   };
   const open = () => createSocket({ type: "udp4", recvBufferSize: 1 << 20 });
   const near = open();

@@ -66,6 +66,8 @@ export function installProbe() {
         document.querySelector(buttonSelector).addEventListener("click", start, { capture: true, once: true });
       else start();
       const frame = (now) => {
+        if (state.presented > 0) state.longestGap = Math.max(state.longestGap ?? 0, now - state.frameAt);
+        state.frameAt = now;
         state.presented += 1;
         state.firstFrameMs ??= Math.round(now - state.startedAt);
         video.requestVideoFrameCallback(frame);
@@ -121,10 +123,14 @@ export function installProbe() {
         });
       }
       const seen = video && video.videoWidth > 0 && video.readyState >= 2 ? look(video) : undefined;
+      const gap = state.longestGap;
+      state.longestGap = undefined;
       return {
         at: Math.round(performance.now()),
         firstFrameMs: state.firstFrameMs,
         presented: state.presented ?? 0,
+        // Between two frames shown since the last sample.
+        longestGapMs: Math.round(gap ?? 0),
         width: video?.videoWidth ?? 0,
         height: video?.videoHeight ?? 0,
         states,
@@ -151,7 +157,8 @@ export async function watch(page, videoSelector, over) {
   return samples;
 }
 
-/** What a watched time amounts to. `stillTimes` counts half seconds in which nothing moved in the picture. */
+/** What a watched time amounts to. `longestStillS` is how long nothing moved in the picture, to the
+ * half second; `longestGapMs` the longest time between two frames shown. */
 export function summary(samples) {
   const first = samples[0];
   // Statistics go with the connection: those of the last moment with one count.
@@ -178,6 +185,7 @@ export function summary(samples) {
     pictures: pictures.length,
     moved,
     longestStillS: longestStill / 2,
+    longestGapMs: Math.max(0, ...samples.slice(1).map(({ longestGapMs }) => longestGapMs)),
     audioEnergy: last.heard.audioEnergy - first.heard.audioEnergy,
     audioPackets: last.heard.audioPackets,
     bytes: last.heard.bytes,
