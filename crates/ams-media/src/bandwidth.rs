@@ -174,6 +174,11 @@ impl BandwidthEstimator {
         self.heard_at.map(|_| self.rate.estimate())
     }
 
+    /// The path has been found full, at about the estimate; if not, it carried all there was.
+    pub fn is_limited(&self) -> bool {
+        self.rate.is_limited()
+    }
+
     /// Share of packets lost lately, 0 to 1.
     pub fn loss_ratio(&self) -> f64 {
         self.rate.loss_ratio()

@@ -27,7 +27,7 @@ use egress::{Egress, Shared};
 pub use feedback::Feedback;
 use feedback::Reader;
 use keyframe::Keyframe;
-use pace::Pace;
+use pace::{Pace, Path};
 use setup::fixed_bytes_without_rtx;
 pub use setup::{EgressTrack, ViewerSetup};
 use stats::Heard;
@@ -558,7 +558,12 @@ impl Viewer {
     pub fn choose(&mut self, now: Instant, mut offers: impl FnMut(TrackNo, &mut Vec<LayerOffer>) -> Option<LayerNo>) {
         let estimate = self.estimate();
         let is_over = self.shared.bandwidth.as_ref().is_some_and(|b| b.usage() == Usage::Over);
-        self.pace.set_estimate(estimate.map(|estimate| Bitrate(estimate.0.max(self.budget))), is_over);
+        let path = match &self.shared.bandwidth {
+            _ if is_over => Path::Queued,
+            Some(bandwidth) if bandwidth.is_limited() => Path::Limited,
+            _ => Path::Wide,
+        };
+        self.pace.set_estimate(estimate.map(|estimate| Bitrate(estimate.0.max(self.budget))), path);
         let mut video = self.tracks.iter().filter(|t| t.is_sent() && t.setup.codec.kind() == MediaKind::Video).count();
         let sound = self.tracks.iter().any(|t| t.is_sent() && t.setup.codec.kind() == MediaKind::Audio);
         let mut left = estimate.map(|e| Bitrate(e.0.saturating_sub(if sound { SOUND_RATE } else { 0 })));

@@ -60,6 +60,10 @@ impl RateControl {
         Bitrate(self.estimate as u64)
     }
 
+    pub(super) fn is_limited(&self) -> bool {
+        self.full_at.is_some()
+    }
+
     pub(super) fn loss_ratio(&self) -> f64 {
         self.loss
     }
