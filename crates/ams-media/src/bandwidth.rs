@@ -146,6 +146,7 @@ impl BandwidthEstimator {
         }
         self.heard_at = Some(now);
         if self.sent_since_heard {
+            self.sent_since_heard = false;
             self.prober.on_congestion(now);
             self.rate.silence(now);
         } else {

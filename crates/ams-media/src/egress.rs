@@ -109,7 +109,8 @@ impl ViewerTrack {
         let source = Source { run: self.run, layer: packet.layer };
         match self.selector.wants(packet) {
             Verdict::Forward => {
-                if let Some(sublayer) = packet.sublayer
+                // A keyframe that says nothing has no layers inside.
+                if let Some(sublayer) = packet.sublayer.or(packet.keyframe.then(Sublayer::default))
                     && !self.has_depth_for(source, packet, sublayer)
                 {
                     return None;
@@ -213,6 +214,11 @@ impl ViewerTrack {
     }
 
     // --- what it is doing ---
+
+    /// Whether a packet comes after all that the viewer was given of its layer.
+    pub fn is_new(&self, packet: &MediaPacket) -> bool {
+        self.selector.current() == Some(packet.layer) && self.rewriter.is_new(packet.seq)
+    }
 
     /// The layer the viewer is on; none while it waits for a keyframe to begin with.
     pub fn layer(&self) -> Option<LayerNo> {
@@ -423,6 +429,22 @@ mod tests {
         assert_eq!(track.waiting_keyframe(), None);
         assert_eq!(take(&mut track, 3), marked(12, 2));
         assert_eq!(track.waiting_keyframe(), Some(LayerNo(0)), "more of the picture needs a keyframe");
+    }
+
+    #[test]
+    fn a_publisher_that_has_no_layers_inside_any_more_ends_the_wait_for_them() {
+        let (mut track, now) = (track(), start());
+        let with = |seq: u64, temporal: u8| {
+            let sublayer = Some(Sublayer { temporal, ..Sublayer::default() });
+            MediaPacket { sublayer, ..packet(seq, seq as u32 * 3000, now) }
+        };
+        track.set_target(LayerNo(0), Depth { temporal: 0, ..Depth::ALL });
+        track.forward(now, &with(1, 0).keyframe()).unwrap();
+        track.set_target(LayerNo(0), Depth::ALL);
+        (2..100).for_each(|seq| assert_eq!(track.forward(now, &with(seq, 1)), None));
+        assert_eq!(track.waiting_keyframe(), Some(LayerNo(0)));
+        track.forward(now, &packet(100, 300_000, now).keyframe()).unwrap();
+        assert_eq!(track.waiting_keyframe(), None);
     }
 
     #[test]

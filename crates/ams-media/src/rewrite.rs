@@ -223,9 +223,7 @@ impl SequenceRewriter {
         if self.newest.is_none_or(|(newest, _)| newest != timestamp && is_ahead(newest, timestamp)) {
             let at = shape.timeline.moment(packet.timestamp, self.clock_rate).unwrap_or(packet.ingest_at);
             self.newest = Some((timestamp, at));
-            if let Some(range) = self.ranges.back_mut() {
-                range.shape.timeline.forget_past(packet.timestamp);
-            }
+            self.forget_past(packet.timestamp);
         }
         if self.is_vp8
             && let Some(ids) = Vp8Ids::read(&packet.payload).map(|ids| shape.vp8.shift(&ids))
@@ -234,6 +232,24 @@ impl SequenceRewriter {
             self.newest_ids = Some(ids);
         }
         Some(rewritten)
+    }
+
+    /// Whether a number of the present source is higher than all that were given one.
+    pub fn is_new(&self, seq: ExtSeq) -> bool {
+        seq.0 > self.source_highest
+    }
+
+    /// Once `timestamp` is well behind the past that the present source began with, what follows is numbered without it.
+    /// Numbers that were given out keep it: sent again, they must be what they were.
+    fn forget_past(&mut self, timestamp: u32) {
+        let Some(last) = self.ranges.back() else { return };
+        let after = self.source_highest + 1;
+        if last.first < after && last.shape.timeline.has_left_past(timestamp) {
+            self.split(after, self.next, after);
+            if let Some(last) = self.ranges.back_mut() {
+                last.shape.timeline = last.shape.timeline.without_past();
+            }
+        }
     }
 
     /// This packet of the present source is left out on purpose: the next one takes its number. The first of a picture

@@ -74,14 +74,14 @@ impl Timeline {
         Some(past.began + clock::duration_of_ticks(ticks.into(), clock_rate))
     }
 
-    /// Lets go of a past that `source` is well behind: its timestamps come again after hours.
-    pub(crate) fn forget_past(&mut self, source: u32) {
-        if let Some(past) = self.past {
-            let since = source.wrapping_sub(past.end);
-            if since >= past.span && since < 1 << 31 {
-                self.past = None;
-            }
-        }
+    /// Whether there is a past that `source` is well behind: its timestamps come again after hours.
+    pub(crate) fn has_left_past(&self, source: u32) -> bool {
+        self.past.is_some_and(|past| (past.span..1 << 31).contains(&source.wrapping_sub(past.end)))
+    }
+
+    /// The same line without its past.
+    pub(crate) fn without_past(self) -> Self {
+        Self { past: None, ..self }
     }
 
     /// The past a source's timestamp is of, and the ticks that are left of it. A picture may be older than the first by its
@@ -132,14 +132,14 @@ mod tests {
 
     #[test]
     fn a_past_is_forgotten_before_its_timestamps_come_again() {
-        let mut line = Timeline::beginning(start(), ms(3000), RATE, 0, 1000);
-        let again = |line: &Timeline| line.viewer(RATE) == line.live(RATE);
+        let line = Timeline::beginning(start(), ms(3000), RATE, 0, 1000);
         for source in [RATE, 4 * RATE, 7 * RATE] {
-            line.forget_past(source);
-            assert!(!again(&line), "{source}");
+            assert!(!line.has_left_past(source), "{source}");
         }
-        line.forget_past(9 * RATE);
-        assert!(again(&line));
+        assert!(line.has_left_past(9 * RATE));
+        let line = line.without_past();
+        assert_eq!(line.viewer(RATE), line.live(RATE));
+        assert!(!line.has_left_past(9 * RATE));
     }
 
     proptest! {

@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use ams_media::bandwidth::Usage;
 use ams_media::{
-    BandwidthEstimator, Choice, Depth, LayerChoice, LayerOffer, MediaPacket, PacketRing, SourceClock, ViewerTrack,
+    BandwidthEstimator, Choice, Depth, LayerChoice, LayerOffer, MediaPacket, PacketRing, Rewritten, SourceClock,
+    ViewerTrack,
 };
 use ams_types::{Bitrate, ExtSeq, LayerNo, MediaKind, Ssrc, TrackNo};
 use bytes::Bytes;
@@ -147,8 +148,8 @@ impl Track {
     }
 
     /// Sends one packet, if the viewer gets it.
-    fn forward(&mut self, packet: &MediaPacket, egress: &mut Egress<'_>) -> bool {
-        let Some(rewritten) = self.numbering.forward(egress.now, packet) else { return false };
+    fn forward(&mut self, packet: &MediaPacket, egress: &mut Egress<'_>) -> Option<Rewritten> {
+        let rewritten = self.numbering.forward(egress.now, packet)?;
         self.bytes += packet.payload.len() as u64;
         if packet.keyframe && self.setup.codec.kind() == MediaKind::Video {
             self.keyframe = Some(Keyframe::begun(egress.now, packet.timestamp));
@@ -158,7 +159,7 @@ impl Track {
         {
             keyframe.on_sent(egress.now, packet, rewritten.marker);
         }
-        egress.original(self, packet, rewritten)
+        egress.original(self, packet, rewritten).then_some(rewritten)
     }
 }
 
@@ -269,7 +270,8 @@ impl Viewer {
         }
         let is_video = track.setup.codec.kind() == MediaKind::Video;
         if is_video
-            && track.numbering.layer() == Some(packet.layer)
+            && track.behind.is_none()
+            && track.numbering.is_new(packet)
             && self.pace.credit(now).is_some_and(|credit| credit <= 0)
         {
             track.behind = Some(CatchUp::paced(now, packet, track.setup.codec.clock_rate()));
@@ -278,15 +280,15 @@ impl Viewer {
         let layer = track.numbering.layer();
         let mut egress = Egress { now, transport: &self.transport, shared: &mut self.shared, number: None, tx, sink };
         let sent = track.forward(packet, &mut egress);
-        if sent {
+        if sent.is_some() {
             self.pace.spend(catch_up::cost(packet));
         }
-        if sent && is_video && layer != track.numbering.layer() {
+        if sent.is_some() && is_video && layer != track.numbering.layer() {
             // What follows may be in the ring already, if this packet came late.
             track.behind = Some(CatchUp::after(now, packet, track.setup.codec.clock_rate()));
         }
-        self.stages.sent(now, sent, packet, &track.setup);
-        sent
+        self.stages.sent(now, sent, &track.setup);
+        sent.is_some()
     }
 
     /// A track that waits for its first keyframe begins with the run in `ring`, if one is there and the viewer is
@@ -321,12 +323,12 @@ impl Viewer {
             behind.refill(now, live_rate, self.pace.credit(now));
             while let Some(packet) = behind.next(ring) {
                 let sent = track.forward(packet, &mut egress);
-                if sent {
+                if sent.is_some() {
                     behind.sent(packet);
                     self.pace.spend(catch_up::cost(packet));
                 }
-                self.stages.sent(now, sent, packet, &track.setup);
-                count += u64::from(sent);
+                self.stages.sent(now, sent, &track.setup);
+                count += u64::from(sent.is_some());
             }
             if !behind.is_done(ring) {
                 track.behind = Some(behind);
@@ -399,7 +401,7 @@ impl Viewer {
         let mut egress = Egress { now, transport: &self.transport, shared: &mut self.shared, number: None, tx, sink };
         let rewritten = resend.rewritten(packet);
         match track.setup.rtx {
-            _ if !resend.sent => track.forward(packet, &mut egress),
+            _ if !resend.sent => track.forward(packet, &mut egress).is_some(),
             Some(rtx) => egress.rtx(track, rtx, packet, rewritten),
             None => egress.original(track, packet, rewritten),
         }

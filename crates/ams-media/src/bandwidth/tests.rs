@@ -294,3 +294,27 @@ fn a_queue_is_gone_when_nothing_has_been_sent_for_long() {
     estimator.poll_probe(at(3000), wanted);
     assert!(estimator.poll_probe(at(3010), wanted) > 0, "the path can be tried again");
 }
+
+#[test]
+fn after_an_outage_the_path_is_tried_again_without_a_word_from_the_viewer() {
+    let begin = crate::testing::start();
+    let mut estimator = BandwidthEstimator::new(begin, Bitrate(1_000_000));
+    let at = |millis: u64| begin + Duration::from_millis(millis);
+    let wanted = Some(Bitrate(2_000_000));
+    estimator.on_sent(at(0), 0, 1200);
+    estimator.on_feedback(at(50), [(0, Some(0))].into_iter());
+    let mut probed = 0;
+    for n in (100..12_000u64).step_by(10) {
+        // Pictures are sent for five seconds, then none: only the sound, which has no such numbers.
+        if n < 5000 {
+            estimator.on_sent(at(n), (n / 10) as u16, 1200);
+        }
+        if n % 100 == 0 {
+            estimator.on_timeout(at(n));
+        }
+        if n >= 8000 {
+            probed += estimator.poll_probe(at(n), wanted);
+        }
+    }
+    assert!(probed > 0);
+}

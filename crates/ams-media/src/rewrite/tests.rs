@@ -197,6 +197,28 @@ fn a_run_of_the_past_is_caught_up_with() {
 }
 
 #[test]
+fn what_was_sent_in_the_past_is_the_same_for_ever() {
+    let (mut rewriter, now) = (rewriter(), start());
+    // Ten pictures a second, the first 300 ms old; each is sent as soon as it is there.
+    let of_the_past = |n: u64| {
+        let age = ms(300u64.saturating_sub(n * 75));
+        MediaPacket { age, ..packet(n, n as u32 * 9000, now + ms(100 * n)) }
+    };
+    let mut sent = Vec::new();
+    for n in 0..40 {
+        let packet = of_the_past(n);
+        if n == 0 {
+            assert!(rewriter.switch_source(now, A, &packet));
+        }
+        sent.push((rewriter.rewrite(A, &packet).unwrap(), packet));
+        for (first, packet) in &sent {
+            let again = rewriter.source_of(first.seq.low16()).unwrap();
+            assert_eq!(again.rewritten(packet), *first, "picture {n}");
+        }
+    }
+}
+
+#[test]
 fn a_new_keyframe_ends_the_past() {
     let (mut rewriter, begin) = (rewriter(), start());
     let now = begin + ms(5000);

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use ams_media::{EgressCounters, MediaPacket};
+use ams_media::{EgressCounters, Rewritten};
 use ams_types::{Codec, LayerNo, MediaKind, TrackNo};
 
 use super::{EgressTrack, Track};
@@ -30,13 +30,11 @@ impl Stages {
         self.connected.get_or_insert(now.saturating_duration_since(self.made_at));
     }
 
-    pub(super) fn sent(&mut self, now: Instant, sent: bool, packet: &MediaPacket, track: &EgressTrack) {
-        if self.first_picture.is_some() || !sent {
-            return;
-        }
+    pub(super) fn sent(&mut self, now: Instant, sent: Option<Rewritten>, track: &EgressTrack) {
+        let Some(sent) = sent.filter(|_| self.first_picture.is_none()) else { return };
         let since = now.saturating_duration_since(self.made_at);
         self.first_packet.get_or_insert(since);
-        if packet.marker && track.codec.kind() == MediaKind::Video {
+        if sent.marker && track.codec.kind() == MediaKind::Video {
             self.first_picture = Some(since);
         }
     }
