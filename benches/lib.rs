@@ -94,6 +94,7 @@ fn viewer(node: &Arc<DtlsIdentity>, identity: &Arc<DtlsIdentity>, n: usize) -> a
             accepted: true,
         }],
         channel_label: None,
+        playout_delay: None,
     };
     let mut viewer = Viewer::new(now, node, setup);
     let config = TestPeerConfig {

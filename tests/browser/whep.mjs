@@ -4,7 +4,8 @@
 //                  [--codec VP8|H264|VP9|AV1] [--token T] [--loss 5 --delay 25] [--rate 600 --rateSeconds 10]
 //
 // With --loss, that share (in percent) of the datagrams is lost each way, and the others are --delay milliseconds late.
-// With --rate, the path carries that many kbit/s towards the browser, for --rateSeconds after the first frame; the event
+// With --rate, the path carries that many kbit/s towards the browser, for --rateSeconds after the first frame; with
+// --share that part, in percent, of what came in the two seconds before. The event
 // `narrow` then says what was seen, and `lifted` how long the picture took to be as high as --height and as fast as
 // --fps again, and what it was before.
 // The result has what was seen and heard, the status and headers of the answer, and the status of the DELETE.
@@ -22,6 +23,7 @@ const option = options({
   token: "",
   loss: 0,
   rate: 0,
+  share: 0,
   rateSeconds: 10,
   height: 0,
   fps: 0,
@@ -86,7 +88,7 @@ await run(option.deadline, async () => {
   const rate = { kbps: 0 };
   await page.exposeFunction("through", async (sdp) => {
     const node = candidateOf(sdp);
-    if (!node || (option.loss === 0 && option.delay === 0 && option.rate === 0)) return sdp;
+    if (!node || [option.loss, option.delay, option.rate, option.share].every((value) => value === 0)) return sdp;
     network = await lossy(node, { loss: option.loss, delayMs: option.delay, rate });
     return through(sdp, network);
   });
@@ -102,7 +104,7 @@ await run(option.deadline, async () => {
   );
   if (first === undefined) return { ok: false, why: "no frame was shown", ...answer, complaints };
   emit("playing", { firstFrameMs: first });
-  if (option.rate > 0) {
+  if (option.rate > 0 || option.share > 0) {
     const sample = () => page.evaluate(() => window.amsProbe.sample("#video"));
     const whole = async () => {
       const before = await sample();
@@ -114,9 +116,12 @@ await run(option.deadline, async () => {
       return fps >= option.fps ? { height: after.height, fps } : undefined;
     };
     await until(whole, 15_000);
-    rate.kbps = option.rate;
+    const [before] = [await sample(), await sleep(2000)];
+    const after = await sample();
+    const kbps = ((after.heard.bytes - before.heard.bytes) * 8) / (after.at - before.at);
+    rate.kbps = option.rate || (kbps * option.share) / 100;
     const narrow = summary(await watch(page, "#video", lasting(option.rateSeconds)));
-    emit("narrow", narrow);
+    emit("narrow", { ...narrow, kbps: Math.round(kbps), carried: Math.round(rate.kbps) });
     rate.kbps = 0;
     const began = Date.now();
     const back = await until(whole, 20_000);

@@ -48,6 +48,11 @@ async function start({ url, codec, simulcast, scalability, bitrate, width, heigh
     ...(simulcast > 0 ? { sendEncodings: layers.slice(-simulcast) } : {}),
     ...(scalability ? { sendEncodings: [{ scalabilityMode: scalability, maxBitrate: bitrate }] } : {}),
   });
+  if (scalability) {
+    // The same picture and rate from the beginning: the layers inside are what is looked at.
+    const parameters = picture.sender.getParameters();
+    await picture.sender.setParameters({ ...parameters, degradationPreference: "maintain-resolution" });
+  }
   if (codec) {
     const all = RTCRtpSender.getCapabilities("video").codecs;
     const wanted = all.filter(({ mimeType }) => mimeType.toLowerCase() === `video/${codec.toLowerCase()}`);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ams_testkit::ams::AmsSocket;
 use ams_testkit::case::case;
-use ams_testkit::light::LightViewer;
+use ams_testkit::light::{LightPublisher, LightViewer};
 use ams_testkit::node::{NodeOptions, NodeProcess};
 use ams_testkit::{http, rawhttp};
 use anyhow::{Context, ensure};
@@ -63,6 +63,36 @@ fn one_address_may_not_take_all_connections() {
         .await?;
         ensure!(rawhttp::read(&mut stream, SOON).await.status() == 200, "another address has room");
         Ok(())
+    });
+}
+
+#[test]
+fn a_node_that_is_full_says_so_and_serves_those_it_has() {
+    case(async {
+        let mut witness = Witness::start(6, &["--set", "media.load_max=8"]).await?;
+        // So little that a row of joins is too much.
+        let mut taken = Vec::new();
+        let refusal = loop {
+            match LightViewer::play(&witness.node.socket(), "witness").await {
+                Ok(viewer) => taken.push(viewer),
+                Err(refusal) => break refusal.to_string(),
+            }
+            ensure!(taken.len() < 200, "200 viewers are no load: {}", witness.node.log());
+        };
+        ensure!(refusal.contains("highResourceUsage") && refusal.contains("media.load_max"), "{refusal}");
+        let base = format!("http://{}", witness.node.http);
+        let refused = LightViewer::whep(&base, "WebRTCAppEE", "witness").await;
+        ensure!(refused.as_ref().is_err_and(|e| e.to_string().contains("503")), "{:?}", refused.err());
+        let mut publisher = LightPublisher::publish(&witness.node.socket(), "second").await?;
+        publisher.socket()?.stop("second").await?;
+        drop(publisher);
+        witness.undisturbed("a full node").await?;
+        drop(taken);
+        ams_testkit::eventually("there is room again", Duration::from_secs(20), || async {
+            LightViewer::play(&witness.node.socket(), "witness").await.ok()
+        })
+        .await?;
+        witness.undisturbed("room again").await
     });
 }
 

@@ -40,6 +40,8 @@ pub struct DepthSelector {
     waited: u16,
     /// Spatial layers are left out that are wanted.
     misses_spatial: bool,
+    /// A picture lacks parts of spatial layers that have been left out since.
+    is_torn: bool,
 }
 
 impl DepthSelector {
@@ -50,6 +52,12 @@ impl DepthSelector {
             self.waited = 0;
             self.misses_spatial = false;
         }
+    }
+
+    /// The viewer misses a packet that it was sent. Browsers decode all spatial layers of a picture or none, and stop asking
+    /// for what is missing when a smaller picture that needs the smallest layer alone has come: they would be stuck.
+    pub fn on_missed(&mut self, sublayer: Sublayer) {
+        self.is_torn |= sublayer.spatial > self.now.spatial;
     }
 
     /// What the viewer gets now.
@@ -93,7 +101,7 @@ impl DepthSelector {
     fn turn(&mut self, packet: &MediaPacket, sublayer: Sublayer) {
         let Depth { spatial, temporal } = self.want;
         if packet.keyframe {
-            (self.now, self.waited, self.misses_spatial) = (self.want, 0, false);
+            (self.now, self.waited, self.misses_spatial, self.is_torn) = (self.want, 0, false, false);
             return;
         }
         self.now = Depth { spatial: self.now.spatial.min(spatial), temporal: self.now.temporal.min(temporal) };
@@ -106,9 +114,9 @@ impl DepthSelector {
         }
     }
 
-    /// The viewer is to get more and cannot without a keyframe.
+    /// The viewer cannot go on, or not get the more it is to get, without a keyframe.
     pub fn needs_keyframe(&self) -> bool {
-        self.misses_spatial || self.waited >= PICTURES_WAITED_MAX
+        self.is_torn || self.misses_spatial || self.waited >= PICTURES_WAITED_MAX
     }
 }
 
@@ -225,6 +233,22 @@ mod tests {
         assert!(selector.needs_keyframe());
         selector.wants(&packet(7, 3, start()).keyframe(), Sublayer::default());
         assert_eq!(outcome(&mut selector, &[(8, 3, 1, 0, None), (9, 3, 2, 0, None)]), "ss");
+        assert!(!selector.needs_keyframe());
+    }
+
+    #[test]
+    fn a_picture_that_lacks_parts_of_layers_left_out_since_needs_a_keyframe() {
+        let at = |spatial| Sublayer { spatial, ..Sublayer::default() };
+        let mut selector = begun(Depth::ALL, Depth::ALL);
+        selector.on_missed(at(2));
+        assert!(!selector.needs_keyframe(), "it comes again");
+        selector.set_target(S0);
+        assert_eq!(outcome(&mut selector, &[(2, 1, 0, 0, None), (3, 1, 1, 0, None)]), "sX");
+        selector.on_missed(at(0));
+        assert!(!selector.needs_keyframe());
+        selector.on_missed(at(1));
+        assert!(selector.needs_keyframe());
+        selector.wants(&packet(4, 2, start()).keyframe(), Sublayer::default());
         assert!(!selector.needs_keyframe());
     }
 

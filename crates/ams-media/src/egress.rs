@@ -181,6 +181,13 @@ impl ViewerTrack {
         })
     }
 
+    /// A packet that [`Self::nack`] found is missing at the viewer.
+    pub fn on_missed(&mut self, packet: &MediaPacket) {
+        if let Some(sublayer) = packet.sublayer.filter(|_| self.selector.current() == Some(packet.layer)) {
+            self.depth.on_missed(sublayer);
+        }
+    }
+
     // --- decisions of the shard ---
 
     /// Sets the layer the viewer is to get: that of the track's [`LayerMonitor`](crate::LayerMonitor), or its own.

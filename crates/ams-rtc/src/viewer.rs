@@ -205,7 +205,7 @@ impl Viewer {
             tracks,
             channel_label: setup.channel_label,
             channels: Vec::new(),
-            shared: Shared::new(),
+            shared: Shared::new(setup.playout_delay),
             pace: Pace::new(now),
             resends_left: RESENDS_PER_TURN,
             resend_credit: u64::MAX,
@@ -393,6 +393,7 @@ impl Viewer {
         let Some(track) = self.tracks.iter_mut().find(|t| t.setup.no == track) else { return false };
         let Some(resend) = track.numbering.nack(now, rtt, seq) else { return false };
         let Some(packet) = lookup(resend.layer, resend.source_seq) else { return false };
+        track.numbering.on_missed(packet);
         let cost = packet.payload.len() as u64;
         let Some(credit) = self.resend_credit.checked_sub(cost) else { return false };
         self.resends_left = left;

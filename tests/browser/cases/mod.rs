@@ -3,6 +3,7 @@
 mod cluster;
 mod loss;
 mod pages;
+mod playout;
 mod sdk;
 mod simulcast;
 mod sublayers;

@@ -89,6 +89,8 @@ export function installProbe() {
         nackCount: 0,
         pliCount: 0,
         retransmitted: 0,
+        heldS: 0,
+        emitted: 0,
         playedAt: {},
       };
       const sent = { framesSent: 0, bytes: 0, audioPackets: 0, codecs: [] };
@@ -107,6 +109,8 @@ export function installProbe() {
             if (report.kind === "video") {
               heard.framesDecoded += report.framesDecoded ?? 0;
               heard.freezes += report.freezeCount ?? 0;
+              heard.heldS += report.jitterBufferDelay ?? 0;
+              heard.emitted += report.jitterBufferEmittedCount ?? 0;
               heard.nackCount += report.nackCount ?? 0;
               heard.pliCount += report.pliCount ?? 0;
             } else {
@@ -194,6 +198,8 @@ export function summary(samples) {
     nackCount: last.heard.nackCount,
     pliCount: last.heard.pliCount,
     retransmitted: last.heard.retransmitted,
+    // How long pictures were held before they were shown.
+    heldMs: Math.round(((last.heard.heldS - first.heard.heldS) * 1000) / (last.heard.emitted - first.heard.emitted || 1)),
     // Where the browser says it (Chromium): how far the picture is ahead of the sound, by the publisher's clock.
     pictureAheadMs:
       last.heard.playedAt.video && last.heard.playedAt.audio

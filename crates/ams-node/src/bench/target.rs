@@ -29,7 +29,7 @@ impl Target {
             .args(["--mode", "standalone", "--registry", "memory", "--shards", "1", "--log", "warn"])
             .args(["--http", &format!("127.0.0.1:{http}"), "--relay", &format!("127.0.0.1:{relay}")])
             .args(["--set", "api.limits.requests_per_second=100000", "--set", "api.limits.request_burst=100000"])
-            .args(["--set", "api.limits.http_sessions=100000"])
+            .args(["--set", "api.limits.http_sessions=100000", "--set", "media.load_max=100"])
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         // A child runs where the thread that starts it runs.

@@ -1,11 +1,13 @@
-//! The `[media]` section: how long peers and streams are waited for, and where viewers' messages go.
+//! The `[media]` section: how long peers and streams are waited for, where viewers' messages go, and what delay viewers
+//! are asked for.
 //!
-//! Owns these durations, which belong to the binary's own lifecycle code. Never measures time.
+//! Owns these values, which belong to the binary's own lifecycle code. Never measures time.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::playout::PlayoutDelay;
 use crate::shard::messages::Distribution;
 
 /// Deadlines of peers and streams on this node.
@@ -20,6 +22,20 @@ pub(crate) struct MediaConfig {
     pub(crate) consent_timeout: Duration,
     /// Who gets what viewers say on their data channels.
     pub(crate) viewer_messages: Distribution,
+    /// How long viewers are asked to hold pictures, where the publisher does not say.
+    pub(crate) playout_delay: PlayoutDelay,
+    /// Share of its time that a media thread may work before it takes no more viewers, in percent.
+    pub(crate) load_max: u8,
+}
+
+impl MediaConfig {
+    /// What is wrong with a key, if something is.
+    pub(crate) fn validate(&self) -> Result<(), (&'static str, String)> {
+        match self.load_max {
+            1..=100 => Ok(()),
+            percent => Err(("load_max", format!("{percent} is not from 1 to 100 percent; 100 refuses nobody"))),
+        }
+    }
 }
 
 impl Default for MediaConfig {
@@ -28,6 +44,8 @@ impl Default for MediaConfig {
             connect_timeout: Duration::from_secs(10),
             consent_timeout: Duration::from_secs(8),
             viewer_messages: Distribution::All,
+            playout_delay: PlayoutDelay::default(),
+            load_max: 90,
         }
     }
 }

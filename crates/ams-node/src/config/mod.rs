@@ -12,6 +12,7 @@ mod cluster_key;
 mod error;
 mod layers;
 mod media;
+mod playout;
 mod print;
 mod raw;
 mod resolve;

@@ -260,6 +260,9 @@ impl Resolver<'_> {
         if let Err(error) = self.raw.api.validate() {
             self.wrong(&format!("api.{}", error.key), error.problem, "");
         }
+        if let Err((key, problem)) = self.raw.media.validate() {
+            self.wrong(&format!("media.{key}"), problem, "");
+        }
         if let Err(error) = self.raw.relay_link.validate() {
             self.wrong(&format!("relay_link.{}", error.key), error.problem, "");
         }

@@ -101,6 +101,7 @@ fn another_value_for_each_key() -> Vec<(String, String)> {
         "relay_link.redial_min" => Some("200ms"),
         "relay_link.hops_max" => Some("2"),
         "media.viewer_messages" => Some("publisher"),
+        "media.playout_delay" => Some("0ms-400ms"),
         _ => None,
     };
     layers

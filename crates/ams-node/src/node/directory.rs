@@ -185,19 +185,20 @@ pub struct IdleReplica {
 }
 
 impl Directory {
-    /// The shard with the fewest transports.
-    pub fn least_loaded(&self) -> ShardNo {
-        let at = self.load.iter().enumerate().min_by_key(|(_, n)| **n).map_or(0, |(at, _)| at);
-        ShardNo(at as u16)
+    /// The shard with the fewest transports of those that have room; none if none has.
+    pub fn least_loaded(&self, has_room: impl Fn(ShardNo) -> bool) -> Option<ShardNo> {
+        let shards = (0u16..).map(ShardNo).zip(&self.load);
+        shards.filter(|(shard, _)| has_room(*shard)).min_by_key(|(_, n)| **n).map(|(shard, _)| shard)
     }
 
     /// Counts one more transport on the shard with the fewest, before its session is there. [`Self::leave_seat`] follows.
-    pub fn take_seat(&mut self) -> ShardNo {
-        let shard = self.least_loaded();
+    /// None if no shard has room.
+    pub fn take_seat(&mut self, has_room: impl Fn(ShardNo) -> bool) -> Option<ShardNo> {
+        let shard = self.least_loaded(has_room)?;
         if let Some(load) = self.load.get_mut(usize::from(shard.0)) {
             *load += 1;
         }
-        shard
+        Some(shard)
     }
 
     /// Undoes [`Self::take_seat`].

@@ -119,6 +119,8 @@ impl NodeCore {
             (directory.sessions.len() as u64, directory.waiting.values().sum::<usize>() as u64)
         };
         row("ams_sessions", Kind::Gauge, "Sessions, connected or not.", sessions);
+        let load = u64::from(self.loads.highest()) / 10;
+        row("ams_shard_load_percent", Kind::Gauge, "Share of its time that the busiest media thread works.", load);
         row("ams_waiting", Kind::Gauge, "Places on the waiting list.", waiting);
         let refused = self.links_refused.load(Ordering::Relaxed);
         row(

@@ -15,6 +15,7 @@
 pub mod directory;
 mod events;
 mod links;
+mod load;
 mod metrics;
 mod play;
 mod port;
@@ -46,6 +47,7 @@ use crate::shard::ShardHandle;
 use crate::shard::protocol::{LinkId, PeerId, ShardCommand, ShardNo};
 use directory::Directory;
 use links::OriginLinks;
+use load::ShardLoads;
 
 /// Streams that became playable, kept for sockets that are slow to listen.
 const STARTS_KEPT: usize = 1024;
@@ -63,6 +65,7 @@ pub struct NodeCore {
     shards: Vec<ShardHandle>,
     addresses: Vec<IpAddr>,
     directory: Mutex<Directory>,
+    loads: ShardLoads,
     /// See [`NodeCore::in_order`].
     order: tokio::sync::Mutex<()>,
     links: OriginLinks,

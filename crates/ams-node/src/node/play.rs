@@ -55,7 +55,7 @@ impl NodeCore {
     /// Opens a viewer's session with an offer of ours.
     pub(super) async fn open_viewer(self: &Arc<Self>, request: PlayRequest) -> Result<Opened<Offer>, Refusal> {
         let stream = self.attach(&request.key).await?;
-        let seat = self.take_seat();
+        let seat = self.take_seat()?;
         let shard = seat.shard;
         let (mut local, mut transport) = self.local_description(shard);
         local.data_channel = request.data_channel;
@@ -67,6 +67,7 @@ impl NodeCore {
             remote: None,
             tracks: offer.tracks.iter().map(EgressTrack::from).collect(),
             channel_label: request.data_channel.then(|| request.key.id.to_string()),
+            playout_delay: self.config.media.playout_delay.bytes(),
         };
         let id_mapping = offer.id_mapping.iter().map(|(mid, id)| (mid.to_string(), id.clone())).collect();
         let value = Offer { sdp: offer.sdp.clone(), id_mapping };
@@ -84,7 +85,7 @@ impl NodeCore {
     ) -> Result<Opened<Answer>, Refusal> {
         let offer = RemoteSdp::parse(sdp).map_err(bad_description)?;
         let stream = self.attach(&request.key).await?;
-        let seat = self.take_seat();
+        let seat = self.take_seat()?;
         let shard = seat.shard;
         let (local, mut transport) = self.local_description(shard);
         let tracks = play_tracks(&request.key, &stream.tracks);
@@ -96,6 +97,7 @@ impl NodeCore {
             transport,
             remote: Some(answer.agreed.remote),
             tracks: answer.agreed.tracks.iter().map(EgressTrack::from).collect(),
+            playout_delay: self.config.media.playout_delay.bytes(),
         };
         let etag = setup.transport.local.ufrag().to_owned();
         let value = Answer { sdp: answer.sdp, etag: etag.clone() };
@@ -105,9 +107,10 @@ impl NodeCore {
     }
 
     /// Chooses the shard of the next viewer and keeps its seat, so that those who come meanwhile are spread as well.
-    fn take_seat(self: &Arc<Self>) -> Seat {
-        let shard = self.directory().take_seat();
-        Seat { node: Arc::clone(self), shard }
+    fn take_seat(self: &Arc<Self>) -> Result<Seat, Refusal> {
+        let shard = self.directory().take_seat(|shard| self.has_room_for_viewer(shard));
+        let shard = shard.ok_or_else(|| self.full("viewers"))?;
+        Ok(Seat { node: Arc::clone(self), shard })
     }
 
     async fn add_viewer(

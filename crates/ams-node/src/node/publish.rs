@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::directory::{LocalStream, Origin, Role, Session};
 use super::{NodeCore, new_session_id, now_ms};
-use crate::shard::protocol::{LayerReport, PeerId, ShardCommand};
+use crate::shard::protocol::{LayerReport, PeerId, ShardCommand, ShardNo};
 
 /// Events one session can have: started and ended.
 const EVENTS_MAX: usize = 4;
@@ -31,6 +31,9 @@ impl NodeCore {
         }
         if self.is_draining() {
             return Err(self.busy("it is about to stop"));
+        }
+        if self.directory().least_loaded(|shard| self.has_room_for_publisher(shard)).is_none() {
+            return Err(self.full("publishers"));
         }
         let key = request.key.clone();
         if self.directory().streams.get(&key).is_some_and(|s| matches!(s.origin, Origin::Published { .. })) {
@@ -69,7 +72,7 @@ impl NodeCore {
             };
             directory.sessions.insert(session.clone(), entry);
             directory.peers.insert(peer, session.clone());
-            let home = directory.least_loaded();
+            let home = directory.least_loaded(|_| true).unwrap_or(ShardNo(0));
             let stream = LocalStream {
                 epoch: lease.epoch,
                 tracks: Arc::default(),
@@ -302,6 +305,15 @@ impl NodeCore {
             warn!(stream_id = %lease.key, "the stream's record stays in the registry until it is stale");
         });
         let _ = tried.await;
+    }
+
+    /// All shards are too busy for more of `whom`.
+    pub(super) fn full(&self, whom: &str) -> Refusal {
+        let load = self.loads.highest() / 10;
+        let limit = self.config.media.load_max;
+        self.busy(&format!(
+            "its media threads work {load} % of the time and take no more {whom} (media.load_max = {limit})"
+        ))
     }
 
     pub(super) fn busy(&self, reason: &str) -> Refusal {

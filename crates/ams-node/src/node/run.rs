@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 
 use super::directory::Directory;
 use super::links::OriginLinks;
+use super::load::ShardLoads;
 use super::port::NodeHandle;
 use super::{NodeCore, STARTS_KEPT};
 use crate::config::{Config, Mode};
@@ -128,6 +129,7 @@ pub async fn run_with<F: Future<Output = ()>>(
         registry,
         dtls: identity,
         directory: Mutex::new(Directory { load: vec![0; shards.len()], ..Directory::default() }),
+        loads: ShardLoads::new(shards.len()),
         order: tokio::sync::Mutex::default(),
         shards,
         addresses: addresses.into_iter().map(|a| a.ip()).collect(),
@@ -153,6 +155,7 @@ pub async fn run_with<F: Future<Output = ()>>(
     node.tasks.spawn(Arc::clone(&node).heartbeat_streams_loop());
     node.tasks.spawn(Arc::clone(&node).waiting_loop());
     node.tasks.spawn(Arc::clone(&node).idle_loop());
+    node.tasks.spawn(Arc::clone(&node).measure_load_loop());
     if let Some(relay) = relay {
         node.tasks.spawn(Arc::clone(&node).accept_links(relay));
     }

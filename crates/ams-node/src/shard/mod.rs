@@ -62,6 +62,8 @@ pub struct ShardHandle {
     pub udp_port: u16,
     /// Whether its socket takes IPv6.
     pub ipv6: bool,
+    /// Its thread's runtime, for figures.
+    pub runtime: tokio::runtime::Handle,
 }
 
 /// The threads of a node's shards; ended by [`Threads::stop`].
@@ -143,11 +145,11 @@ fn start_one(
         })
         .map_err(no_thread)?;
     let gone = || no_thread(std::io::Error::other("the shard's thread ended at once"));
-    let (udp_port, ipv6) = answer.recv().map_err(|_| gone())??;
-    Ok((ShardHandle { commands, udp_port, ipv6 }, thread))
+    let (udp_port, ipv6, runtime) = answer.recv().map_err(|_| gone())??;
+    Ok((ShardHandle { commands, udp_port, ipv6, runtime }, thread))
 }
 
-type Bound = Result<(u16, bool), UdpBindError>;
+type Bound = Result<(u16, bool, tokio::runtime::Handle), UdpBindError>;
 
 fn thread_main(
     config: ShardConfig,
@@ -173,7 +175,7 @@ fn thread_main(
                 return;
             }
         };
-        let _ = bound.send(Ok((socket.port(), socket.has_ipv6())));
+        let _ = bound.send(Ok((socket.port(), socket.has_ipv6(), tokio::runtime::Handle::current())));
         let links = Links::new(config.relay, config.node);
         let core = ShardCore::new(config.identity, Rc::clone(&socket) as Rc<dyn Socket>, siblings, events, links);
         let core = Rc::new(RefCell::new(core));

@@ -29,11 +29,13 @@ pub(super) struct Shared {
     pub(super) bandwidth: Option<Box<BandwidthEstimator>>,
     /// Bytes sent, with headers and retransmissions.
     pub(super) bytes: u64,
+    /// The delay the viewer is asked for, where the publisher does not say.
+    playout_delay: Option<[u8; 3]>,
 }
 
 impl Shared {
-    pub(super) fn new() -> Self {
-        Self { transport_seq: 0, bandwidth: None, bytes: 0 }
+    pub(super) fn new(playout_delay: Option<[u8; 3]>) -> Self {
+        Self { transport_seq: 0, bandwidth: None, bytes: 0, playout_delay }
     }
 }
 
@@ -58,7 +60,7 @@ impl Egress<'_> {
             timestamp: rewritten.timestamp,
             ssrc: track.setup.ssrc,
         };
-        let mut values = ExtValues::from_media(&packet.extensions);
+        let mut values = self.values_of(packet);
         // Without RTX the MID stays on for good, so that a packet sent again has the same bytes.
         if !track.bound || track.setup.rtx.is_none() {
             values.mid = Some(track.setup.mid.0.as_bytes());
@@ -81,7 +83,7 @@ impl Egress<'_> {
         track.rtx_seq += 1;
         let timestamp = rewritten.timestamp;
         let fields = HeaderFields { marker: rewritten.marker, pt, seq: index.low16(), timestamp, ssrc };
-        let mut values = ExtValues::from_media(&packet.extensions);
+        let mut values = self.values_of(packet);
         // Always: a viewer that has bound the track's SSRC has not yet bound this one, and Firefox takes no
         // retransmission before it has.
         values.mid = Some(track.setup.mid.0.as_bytes());
@@ -93,6 +95,13 @@ impl Egress<'_> {
         };
         // The original number is the head of the RTX payload.
         self.seal(index, header.get(..header_len).unwrap_or_default(), 2, &packet.payload, rewritten.vp8)
+    }
+
+    /// The extensions of a packet that are the same whenever it is sent.
+    fn values_of<'m>(&self, packet: &'m MediaPacket) -> ExtValues<'m> {
+        let mut values = ExtValues::from_media(&packet.extensions);
+        values.playout_delay = values.playout_delay.or(self.shared.playout_delay);
+        values
     }
 
     /// A packet of nothing, to try the path. Goes under the retransmissions' SSRC, which has no numbers to keep whole.

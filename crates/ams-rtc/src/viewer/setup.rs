@@ -70,6 +70,8 @@ pub struct ViewerSetup {
     pub tracks: Vec<EgressTrack>,
     /// Name of the data channel we open, if one was negotiated.
     pub channel_label: Option<String>,
+    /// Value of the `playout-delay` extension where the publisher sends none.
+    pub playout_delay: Option<[u8; 3]>,
 }
 
 /// Without RTX a lost packet goes out again under its own number, and must then be the same to the byte: extensions

@@ -72,9 +72,12 @@ fn sessions_go_where_there_is_room_and_give_it_back() {
     add_stream(&mut directory, "s");
     let mut viewers = Vec::new();
     for n in 0..5 {
-        let shard = directory.least_loaded();
+        let shard = directory.least_loaded(|_| true).unwrap();
         viewers.push(add_viewer(&mut directory, "s", n, shard).0);
     }
+    assert_eq!(directory.load, [3, 2]);
+    assert_eq!(directory.least_loaded(|shard| shard == ShardNo(0)), Some(ShardNo(0)), "the other is too busy");
+    assert_eq!(directory.take_seat(|_| false), None);
     assert_eq!(directory.load, [3, 2]);
     for viewer in &viewers {
         assert!(directory.remove_session(Instant::now(), viewer).is_some());

@@ -281,6 +281,7 @@ impl World {
                 track(1, Codec::Opus, Ssrc(0x20_0000 + n), Pt(111)),
             ],
             channel_label: channel.then(|| id.to_owned()),
+            playout_delay: None,
         });
         let peer = self.next_peer();
         self.command(shard, ShardCommand::AddViewer { peer, key: key(id), setup, reported: true, ready: None });
