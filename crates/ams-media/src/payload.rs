@@ -1,6 +1,7 @@
-//! What a payload tells of itself without being decoded: frame and keyframe starts, picture size.
+//! What a payload tells of itself without being decoded: frame and keyframe starts, picture size, its place among temporal
+//! and spatial layers.
 //!
-//! Stateless, and hard against whatever a stranger sends: nonsense gives `false` or `None`, never a panic, and work is
+//! Stateless but for [`dependency`], and hard against whatever a stranger sends: nonsense gives `false` or `None`, never a panic, and work is
 //! bounded by the packet's length. [`KeyframeDetector`](crate::KeyframeDetector) adds what needs memory.
 
 mod av1;

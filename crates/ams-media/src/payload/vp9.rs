@@ -21,7 +21,7 @@ struct Descriptor<'a> {
     rest: &'a [u8],
 }
 
-/// Number of spatial layers, and the sizes of as many of them as are told apart.
+/// Size of the highest spatial layer, and the heights of those that are told apart.
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
     highest: Option<FrameSize>,

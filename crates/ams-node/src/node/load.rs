@@ -37,6 +37,11 @@ impl ShardLoads {
         self.0.get(usize::from(shard.0)).map_or(0, |load| load.load(Ordering::Relaxed))
     }
 
+    /// Whether a shard works less than `limit` thousandths of its time; a limit of all of it is none.
+    fn has_room(&self, shard: ShardNo, limit: u32) -> bool {
+        limit >= 1000 || self.of(shard) < limit
+    }
+
     /// The busiest shard's, in thousandths.
     pub(super) fn highest(&self) -> u32 {
         self.0.iter().map(|load| load.load(Ordering::Relaxed)).max().unwrap_or(0)
@@ -67,13 +72,12 @@ impl NodeCore {
 
     /// Whether a shard takes another viewer.
     pub(super) fn has_room_for_viewer(&self, shard: ShardNo) -> bool {
-        self.loads.of(shard) < u32::from(self.config.media.load_max) * 10
+        self.loads.has_room(shard, u32::from(self.config.media.load_max) * 10)
     }
 
     /// Whether a shard takes another publisher: when there is no room for viewers, there still is for those they come for.
     pub(super) fn has_room_for_publisher(&self, shard: ShardNo) -> bool {
-        let limit = (u32::from(self.config.media.load_max) * 10 + 1000) / 2;
-        limit >= 1000 || self.loads.of(shard) < limit
+        self.loads.has_room(shard, (u32::from(self.config.media.load_max) * 10 + 1000) / 2)
     }
 }
 
@@ -95,5 +99,8 @@ mod tests {
         assert_eq!((loads.of(ShardNo(0)), loads.of(ShardNo(9)), loads.highest()), (0, 0, seen[11]));
         loads.note(1, Duration::from_secs(9), Duration::ZERO);
         assert!(loads.of(ShardNo(1)) <= 1000);
+        (0..20).for_each(|_| loads.note(1, time, time));
+        assert_eq!([900, 999, 1000].map(|limit| loads.has_room(ShardNo(1), limit)), [false, false, true]);
+        assert!(loads.has_room(ShardNo(0), 10));
     }
 }

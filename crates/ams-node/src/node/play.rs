@@ -54,8 +54,9 @@ impl Drop for Seat {
 impl NodeCore {
     /// Opens a viewer's session with an offer of ours.
     pub(super) async fn open_viewer(self: &Arc<Self>, request: PlayRequest) -> Result<Opened<Offer>, Refusal> {
-        let stream = self.attach(&request.key).await?;
+        // First: a full node pulls nothing.
         let seat = self.take_seat()?;
+        let stream = self.attach(&request.key).await?;
         let shard = seat.shard;
         let (mut local, mut transport) = self.local_description(shard);
         local.data_channel = request.data_channel;
@@ -84,8 +85,9 @@ impl NodeCore {
         sdp: &str,
     ) -> Result<Opened<Answer>, Refusal> {
         let offer = RemoteSdp::parse(sdp).map_err(bad_description)?;
-        let stream = self.attach(&request.key).await?;
+        // First: a full node pulls nothing.
         let seat = self.take_seat()?;
+        let stream = self.attach(&request.key).await?;
         let shard = seat.shard;
         let (local, mut transport) = self.local_description(shard);
         let tracks = play_tracks(&request.key, &stream.tracks);

@@ -72,7 +72,7 @@ impl NodeCore {
             };
             directory.sessions.insert(session.clone(), entry);
             directory.peers.insert(peer, session.clone());
-            let home = directory.least_loaded(|_| true).unwrap_or(ShardNo(0));
+            let home = directory.least_loaded(|shard| self.has_room_for_publisher(shard)).unwrap_or(ShardNo(0));
             let stream = LocalStream {
                 epoch: lease.epoch,
                 tracks: Arc::default(),

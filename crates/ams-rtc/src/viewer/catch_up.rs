@@ -1,4 +1,5 @@
-//! A viewer that begins with packets of the past: how fast it is sent what it lacks.
+//! A viewer behind the live packets, because it begins with those of the past, has come to another layer, or has a path that
+//! takes no more now: how fast it is sent what it lacks.
 //!
 //! Owns the place in the ring that one track of one viewer has come to, and the pace. Never sends and never numbers:
 //! the viewer does.

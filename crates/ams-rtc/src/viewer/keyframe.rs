@@ -38,7 +38,11 @@ impl Keyframe {
 
     /// A packet was sent while [`Self::is_being_sent`].
     pub(super) fn on_sent(&mut self, now: Instant, packet: &MediaPacket, ends_picture: bool) {
-        let is_of_it = packet.timestamp == self.timestamp;
+        let after = packet.timestamp.wrapping_sub(self.timestamp);
+        if after >= 1 << 31 {
+            return; // a late one, of an earlier picture
+        }
+        let is_of_it = after == 0;
         if is_of_it {
             self.bytes += cost(packet).unsigned_abs();
         }
@@ -87,6 +91,7 @@ mod tests {
         let sent = |ends: &dyn Fn(&mut Keyframe)| {
             let mut keyframe = Keyframe::begun(begin, 7);
             (0..20).for_each(|n| keyframe.on_sent(at(n), &packet(7), false));
+            keyframe.on_sent(at(50), &packet(7u32.wrapping_sub(3000)), true);
             assert!(keyframe.is_being_sent());
             ends(&mut keyframe);
             keyframe
