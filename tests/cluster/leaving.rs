@@ -9,6 +9,8 @@ use anyhow::{Context, ensure};
 
 use super::{PROMPTLY, SOON, all_intact, all_told_within, record_over};
 
+/// Viewers hear at once that their publisher is gone; what they get otherwise is in `failover`.
+const KEEP_NOBODY: [&str; 2] = ["--set", "media.resume_window=0s"];
 /// What the issue promises for peers that are dead.
 const NOTICED: Duration = Duration::from_secs(10);
 
@@ -35,7 +37,7 @@ fn a_viewer_that_vanishes_is_noticed() {
 #[test]
 fn a_publisher_that_vanishes_is_noticed() {
     case(async {
-        let cluster = Cluster::start(ClusterOptions::new(41, 1)).await?;
+        let cluster = Cluster::start(ClusterOptions::new(41, 1).args(&KEEP_NOBODY)).await?;
         let publisher = LightPublisher::publish(&cluster.origin.socket(), "blackout").await?;
         let mut viewers = [
             LightViewer::play(&cluster.origin.socket(), "blackout").await?,
@@ -58,7 +60,7 @@ fn a_publisher_that_vanishes_is_noticed() {
 #[test]
 fn peers_that_close_their_socket_or_say_goodbye_are_gone_at_once() {
     case(async {
-        let cluster = Cluster::start(ClusterOptions::new(42, 1)).await?;
+        let cluster = Cluster::start(ClusterOptions::new(42, 1).args(&KEEP_NOBODY)).await?;
         let edge = cluster.edge(0)?;
         for (name, by_socket) in [("by closing the socket", true), ("by close_notify", false)] {
             let mut publisher = LightPublisher::publish(&cluster.origin.socket(), "bye").await?;

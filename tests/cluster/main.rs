@@ -6,6 +6,7 @@
 
 mod documents;
 mod errors;
+mod failover;
 mod fanout;
 mod hostile_documents;
 mod leaving;

@@ -128,13 +128,17 @@ async fn one_cycle(cluster: &mut Cluster, mortal_origin: &mut NodeProcess, cycle
         _ => viewer.control(Control::Close),
     }
 
-    // A publisher dies, and its viewer hears of it.
+    // A publisher dies; its viewer goes on with the next, and hears when that one ends the stream.
     let publisher = LightPublisher::publish(&cluster.origin.socket(), "mortal").await.context("a publisher")?;
     let mut viewer = LightViewer::play(&edge, "mortal").await.context("its viewer")?;
     viewer.wait_video(5, SOON).await?;
     drop(publisher);
-    viewer.socket()?.definition("play_finished", SOON).await.context("the publisher died")?;
-    drop(viewer);
+    let mut publisher = LightPublisher::publish(&cluster.origin.socket(), "mortal").await.context("it comes back")?;
+    viewer.wait_takeovers(1, SOON).await.context("the publisher came back")?;
+    viewer.counts.intact().context("the publisher came back")?;
+    publisher.socket()?.stop("mortal").await?;
+    viewer.socket()?.definition("play_finished", SOON).await.context("the publisher stopped")?;
+    drop((publisher, viewer));
 
     // An edge dies and comes again.
     let viewer =
@@ -150,17 +154,18 @@ async fn one_cycle(cluster: &mut Cluster, mortal_origin: &mut NodeProcess, cycle
 
     // An origin dies and comes again; its stream is published again at once.
     let publisher = LightPublisher::publish(&mortal_origin.socket(), "moved").await.context("the other origin")?;
-    let mut viewer = LightViewer::play(&edge, "moved").await.context("a viewer of the other origin")?;
+    let viewer = LightViewer::play(&edge, "moved").await.context("a viewer of the other origin")?;
     viewer.wait_video(5, SOON).await?;
     mortal_origin.kill()?;
-    viewer.socket()?.definition("play_finished", SOON).await.context("the origin died")?;
-    drop((publisher, viewer));
+    drop(publisher);
     mortal_origin.restart().await?;
     let publisher =
         LightPublisher::publish(&mortal_origin.socket(), "moved").await.context("after the origin's restart")?;
-    let viewer = LightViewer::play(&edge, "moved").await.context("a viewer after the origin's restart")?;
-    viewer.wait_video(5, SOON).await?;
+    viewer.wait_takeovers(1, SOON).await.context("after the origin's restart")?;
+    let newcomer = LightViewer::play(&edge, "moved").await.context("a viewer after the origin's restart")?;
+    newcomer.wait_video(5, SOON).await?;
+    newcomer.counts.intact()?;
     viewer.counts.intact()?;
-    drop((publisher, viewer));
+    drop((publisher, viewer, newcomer));
     Ok(())
 }

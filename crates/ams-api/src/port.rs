@@ -81,8 +81,10 @@ pub enum SessionEvent {
 /// Why a session or a stream ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndReason {
-    /// The client asked for it (stop, DELETE, socket closed).
+    /// The client asked for it (stop, DELETE).
     ByRequest,
+    /// The client went without a word (its socket closed, or its transport said goodbye): it may come back.
+    Gone,
     /// The publisher left or its stream ended.
     StreamEnded,
     /// No connection or no media came in time. The sentence says how far it got and what to try.

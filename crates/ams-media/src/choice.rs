@@ -86,6 +86,11 @@ impl LayerChoice {
         self.height = height;
     }
 
+    /// The stream begins anew, perhaps with other layers. The viewer's wish and what was learnt of its path stay.
+    pub fn on_source_restart(&mut self) {
+        *self = Self { height: self.height, patience: self.patience, ..Self::default() };
+    }
+
     /// Pictures are left out because the path is too narrow for the lowest layer.
     pub fn is_sound_only(&self) -> bool {
         self.sound_only

@@ -217,10 +217,17 @@ impl ViewerTrack {
     /// The viewer's own numbers go on, from the next keyframe. Clear the rings, too.
     pub fn on_source_restart(&mut self) {
         self.run = self.run.wrapping_add(1);
-        self.selector.pause();
+        self.selector = LayerSelector::default();
+        self.depth = DepthSelector::default();
+        self.target_depth = Depth::ALL;
     }
 
     // --- what it is doing ---
+
+    /// Whether the viewer was given nothing yet of the present source.
+    pub fn is_untouched(&self) -> bool {
+        self.rewriter.source().is_none_or(|source| source.run != self.run)
+    }
 
     /// Whether a packet comes after all that the viewer was given of its layer.
     pub fn is_new(&self, packet: &MediaPacket) -> bool {
@@ -242,8 +249,12 @@ impl ViewerTrack {
         self.selector.waiting_keyframe().or_else(|| self.selector.current().filter(|_| self.depth.needs_keyframe()))
     }
 
-    /// The viewer's timestamp for one of its present layer, for sender reports; none before the first packet.
+    /// The viewer's timestamp for one of its present layer, for sender reports; none before the first packet of the
+    /// present source.
     pub fn timestamp(&self, source_timestamp: u32) -> Option<u32> {
+        if self.is_untouched() {
+            return None;
+        }
         self.rewriter.timestamp(source_timestamp)
     }
 

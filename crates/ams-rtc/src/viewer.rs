@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use ams_media::bandwidth::Usage;
 use ams_media::{
     BandwidthEstimator, Choice, Depth, LayerChoice, LayerOffer, MediaPacket, PacketRing, Rewritten, SourceClock,
-    ViewerTrack,
+    StreamTracks, ViewerTrack,
 };
 use ams_types::{Bitrate, ExtSeq, LayerNo, MediaKind, Ssrc, TrackNo};
 use bytes::Bytes;
@@ -125,6 +125,15 @@ impl Track {
 
     fn is_sent(&self) -> bool {
         self.setup.accepted && self.on
+    }
+
+    /// The stream begins anew. Numbers and time go on, choices are made again.
+    fn on_source_restart(&mut self) {
+        self.numbering.on_source_restart();
+        self.choice.on_source_restart();
+        self.starved = false;
+        self.behind = None;
+        self.keyframe = None;
     }
 
     /// Follows a choice. `is_over`: the path is full already, so that a layer that is too much must stop now.
@@ -299,7 +308,7 @@ impl Viewer {
         let Some(track) = self.tracks.iter_mut().find(|t| t.setup.no == track && t.is_sent()) else {
             return false;
         };
-        if !connected || track.behind.is_some() || track.numbering.counters().packets > 0 {
+        if !connected || track.behind.is_some() || !track.numbering.is_untouched() {
             return false;
         }
         track.behind = Some(CatchUp::from(now, layer, start, track.setup.codec.clock_rate()));
@@ -349,6 +358,24 @@ impl Viewer {
         let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let most = (rate / 8 / 4).max(RESEND_CREDIT_MIN);
         self.resend_credit = self.resend_credit.min(most).saturating_add(rate.saturating_mul(millis) / 8000).min(most);
+    }
+
+    /// The stream comes from another source from now on, with numbers of its own: what comes next continues the viewer's
+    /// numbers and time, from a keyframe on.
+    pub fn on_source_restart(&mut self) {
+        self.tracks.iter_mut().for_each(Track::on_source_restart);
+        self.budget = 0;
+        self.wanted = None;
+    }
+
+    /// Whether the viewer can decode a stream of these tracks with what was agreed: each of its tracks has its codec there,
+    /// or nothing of its kind is there at all.
+    pub fn can_go_on_with(&self, tracks: &StreamTracks) -> bool {
+        self.tracks.iter().filter(|t| t.setup.accepted).all(|ours| {
+            let kind = ours.setup.codec.kind();
+            let mut theirs = tracks.tracks.iter().filter(|t| t.kind == kind).peekable();
+            theirs.peek().is_none() || theirs.any(|t| t.no == ours.setup.no && t.codec.codec == ours.setup.codec)
+        })
     }
 
     /// Adds what a probe of the path needs beyond the media; to be called with [`Self::catch_up`] while

@@ -1,5 +1,5 @@
-//! Content that tells whether it was changed: a mark, a number, the time it stands for, and bytes that follow from the
-//! number.
+//! Content that tells whether it was changed: a mark, a number, the time it stands for, its publication, and bytes that
+//! follow from the number.
 
 /// Marks a light publisher's payload.
 const MAGIC: [u8; 4] = *b"ams!";
@@ -11,14 +11,17 @@ pub(super) struct Body {
     pub(super) number: u64,
     /// Media time in microseconds.
     pub(super) media_us: u64,
+    /// Which publication it is of.
+    pub(super) source: u64,
 }
 
 /// Appends content with `len` bytes of filler.
-pub(super) fn write(bytes: &mut Vec<u8>, number: u64, media_us: u64, len: usize) {
+pub(super) fn write(bytes: &mut Vec<u8>, body: Body, len: usize) {
     bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&number.to_be_bytes());
-    bytes.extend_from_slice(&media_us.to_be_bytes());
-    bytes.extend((0..len).map(|n| filler(number, n)));
+    bytes.extend_from_slice(&body.number.to_be_bytes());
+    bytes.extend_from_slice(&body.media_us.to_be_bytes());
+    bytes.extend_from_slice(&body.source.to_be_bytes());
+    bytes.extend((0..len).map(|n| filler(body.number, n)));
 }
 
 /// Reads content; none if a byte of it was changed.
@@ -27,8 +30,9 @@ pub(super) fn read(payload: &[u8]) -> Option<Body> {
     let rest = payload.get(at + 4..)?;
     let (number, rest) = rest.split_first_chunk()?;
     let (media_us, rest) = rest.split_first_chunk()?;
-    let (number, media_us) = (u64::from_be_bytes(*number), u64::from_be_bytes(*media_us));
-    rest.iter().enumerate().all(|(n, b)| *b == filler(number, n)).then_some(Body { number, media_us })
+    let (source, rest) = rest.split_first_chunk()?;
+    let [number, media_us, source] = [*number, *media_us, *source].map(u64::from_be_bytes);
+    rest.iter().enumerate().all(|(n, b)| *b == filler(number, n)).then_some(Body { number, media_us, source })
 }
 
 fn filler(number: u64, n: usize) -> u8 {

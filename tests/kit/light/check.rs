@@ -96,6 +96,8 @@ struct Track {
     first: Option<u64>,
     /// The node's number from which on `shift` holds.
     jumped_at: u64,
+    /// The publication it is of, and the timestamp of its last packet.
+    publication: Option<(u64, u32)>,
 }
 
 impl Track {
@@ -109,6 +111,7 @@ impl Track {
             report: None,
             first: None,
             jumped_at: 0,
+            publication: None,
         }
     }
 }
@@ -220,6 +223,26 @@ fn see(
 ) {
     track.first.get_or_insert(content.number);
     let number = track.seqs.extend(seq);
+    if let Some((before, newest)) = track.publication
+        && before != content.source
+    {
+        // The node's numbers and time go on as if nothing had been.
+        let step = timestamp.wrapping_sub(newest);
+        if track.seqs.highest.is_none_or(|highest| number != highest + 1) || step == 0 || step >= 1 << 31 {
+            wrong(counts, format!("another publication begins with a seam: packet {seq}, {step} ticks on"));
+        }
+        if track.clock == 90_000 {
+            if !keyframe {
+                wrong(counts, format!("another publication begins with packet {seq}, which is no keyframe"));
+            }
+            count(&counts.takeovers);
+            let mut at = counts.taken_over_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            *at = Some(Instant::now());
+        }
+        (track.source, track.shift, track.report) = (Numbers::default(), None, None);
+        track.jumped_at = number;
+    }
+    track.publication = Some((content.source, timestamp));
     if repeated && track.seqs.highest.is_some_and(|highest| number > highest) {
         wrong(counts, format!("packet {seq} was sent again before it was sent"));
     }

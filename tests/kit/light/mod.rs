@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ams_rtc::ice::IceCredentials;
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -63,6 +63,12 @@ pub struct Counts {
     pub recovered: AtomicU64,
     /// Packets that came a second time.
     pub repeated: AtomicU64,
+    /// Times the video went on with another publication.
+    pub takeovers: AtomicU64,
+    /// When it last did.
+    pub taken_over_at: Mutex<Option<Instant>>,
+    /// When a publisher sent its first picture.
+    pub began_at: Mutex<Option<Instant>>,
     /// Sender reports received.
     pub reports: AtomicU64,
     /// Keyframe requests a publisher received.
@@ -173,6 +179,8 @@ pub enum Control {
 pub struct LightPublisher {
     /// What it counted.
     pub counts: Arc<Counts>,
+    /// It was told that it took up a stream that had been interrupted.
+    pub restored: bool,
     /// Its socket, when it came by WebSocket.
     pub socket: Option<AmsSocket>,
     /// Its resource, when it came by WHIP.
@@ -236,8 +244,9 @@ impl LightPublisher {
         let answer = socket.command("takeConfiguration", STEP).await?;
         let answer = NodeSdp::parse(answer["sdp"].as_str().context("answer without sdp")?)?;
         let Started { counts, controls, task } = start_publisher(ice, &answer, habits).await?;
-        let mut publisher = Self { counts, socket: None, resource: None, answer: None, controls, task };
-        started(&mut socket, "publish_started", "publish_finished").await?;
+        let mut publisher =
+            Self { counts, restored: false, socket: None, resource: None, answer: None, controls, task };
+        publisher.restored = started(&mut socket, "publish_started", "publish_finished").await?;
         publisher.socket = Some(socket);
         Ok(publisher)
     }
@@ -255,7 +264,9 @@ impl LightPublisher {
         let resource = format!("{base}{}", answer.header("location").context("no Location")?);
         let node = NodeSdp::parse(&answer.body)?;
         let Started { counts, controls, task } = start_publisher(ice, &node, Habits::default()).await?;
-        let publisher = Self { counts, socket: None, resource: Some(resource), answer: Some(answer), controls, task };
+        let restored = false;
+        let publisher =
+            Self { counts, restored, socket: None, resource: Some(resource), answer: Some(answer), controls, task };
         wait_connected(&publisher.counts).await?;
         Ok(publisher)
     }
@@ -377,6 +388,17 @@ impl LightViewer {
         self.socket.as_mut().context("this viewer has no socket")
     }
 
+    /// Waits until its pictures went on with another publication this often.
+    ///
+    /// # Errors
+    /// They did not within `limit`.
+    pub async fn wait_takeovers(&self, times: u64, limit: Duration) -> Result<()> {
+        eventually("the viewer goes on with another publication", limit, || async {
+            (self.counts.get(|c| &c.takeovers) >= times).then_some(())
+        })
+        .await
+    }
+
     /// Waits until at least this many more video packets came.
     ///
     /// # Errors
@@ -453,13 +475,15 @@ async fn start_viewer(ice: IceCredentials, node: &NodeSdp, habits: Habits) -> Re
 }
 
 /// Waits for the word that it has begun; fails at once if it is over instead.
-async fn started(socket: &mut AmsSocket, begun: &str, over: &str) -> Result<()> {
+/// Returns whether it took up what had been interrupted.
+async fn started(socket: &mut AmsSocket, begun: &str, over: &str) -> Result<bool> {
+    const RESTORED: &str = "session_restored";
     // The end of what was stopped before came before the description did, and was looked at.
-    let word = socket
-        .wait_new(begun, STEP, |m| m["definition"] == begun || m["definition"] == over || m["command"] == "error")
-        .await?;
-    ensure!(word["definition"] == begun, "instead of {begun}: {word}");
-    Ok(())
+    let decides =
+        |m: &Value| [begun, over, RESTORED].iter().any(|word| m["definition"] == *word) || m["command"] == "error";
+    let word = socket.wait_new(begun, STEP, decides).await?;
+    ensure!(word["definition"] == begun || word["definition"] == RESTORED, "instead of {begun}: {word}");
+    Ok(word["definition"] == RESTORED)
 }
 
 async fn wait_connected(counts: &Counts) -> Result<()> {

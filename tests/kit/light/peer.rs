@@ -181,6 +181,8 @@ impl Peer {
                 packets.retain(|packet| self.habits.only.is_none_or(|kind| packet.video == (kind == "video")));
                 report = source.report();
                 self.counts.keyframes.fetch_add(u64::from(keyframe), Ordering::Relaxed);
+                let mut began = self.counts.began_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                began.get_or_insert_with(Instant::now);
             }
             Part::Viewer(check) => {
                 let mut nacks = Vec::new();

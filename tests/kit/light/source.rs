@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use ams_rtc::rtcp;
 
-use super::body;
+use super::body::{self, Body};
 use crate::sdp;
 
 /// Pictures per second.
@@ -36,6 +36,7 @@ pub(super) struct Outgoing {
 
 /// The source.
 pub(super) struct MediaSource {
+    id: u64,
     frame_no: u64,
     video_seq: u64,
     audio_seq: u64,
@@ -54,6 +55,7 @@ impl MediaSource {
     pub(super) fn new() -> Self {
         let early = || u64::from(rand::random::<u8>());
         Self {
+            id: rand::random(),
             frame_no: 0,
             video_seq: 0x1_0000 - 64 - early(),
             audio_seq: 0x1_0000 - 64 - early(),
@@ -84,7 +86,8 @@ impl MediaSource {
                 let tag = if keyframe { 0x10 } else { 0x11 };
                 bytes.extend_from_slice(&[tag, 0, 0, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0xe0, 0x01]);
             }
-            body::write(&mut bytes, self.video_seq, media_us, VIDEO_BYTES);
+            let body = Body { number: self.video_seq, media_us, source: self.id };
+            body::write(&mut bytes, body, VIDEO_BYTES);
             if self.sent.len() == KEPT {
                 self.sent.pop_front();
             }
@@ -97,7 +100,8 @@ impl MediaSource {
         for _ in 0..audio {
             let timestamp = self.timestamps.1.wrapping_add((self.audio_no * 960) as u32);
             let mut bytes = self.header(111, false, self.audio_seq, timestamp, sdp::AUDIO_SSRC);
-            body::write(&mut bytes, self.audio_seq, self.audio_no * 20_000, AUDIO_BYTES);
+            let body = Body { number: self.audio_seq, media_us: self.audio_no * 20_000, source: self.id };
+            body::write(&mut bytes, body, AUDIO_BYTES);
             out.push(Outgoing { index: self.audio_seq, bytes, video: false });
             self.audio_seq += 1;
             self.audio_no += 1;

@@ -145,13 +145,16 @@ impl Driver {
         self.waits.clear();
         let legs: Vec<Leg> = self.legs.keys().copied().collect();
         for leg in legs {
-            self.close(leg);
+            self.close_for(leg, EndReason::Gone);
         }
         while let Some(done) = self.work.next().await {
-            match done {
-                Done::PublisherOpened(leg, result) => drop(self.opened(leg, result)),
-                Done::ViewerOpened(leg, result) => drop(self.opened(leg, result)),
-                _ => {}
+            let late = match done {
+                Done::PublisherOpened(leg, result) => result.ok().map(|opened| (leg, opened.session)),
+                Done::ViewerOpened(leg, result) => result.ok().map(|opened| (leg, opened.session)),
+                _ => None,
+            };
+            if let Some((leg, session)) = late {
+                self.close_session(leg, session, EndReason::Gone);
             }
         }
     }
@@ -251,8 +254,12 @@ impl Driver {
     }
 
     fn close(&mut self, leg: Leg) {
+        self.close_for(leg, EndReason::ByRequest);
+    }
+
+    fn close_for(&mut self, leg: Leg, reason: EndReason) {
         match self.legs.remove(&leg) {
-            Some(Held { state: State::Open(id), .. }) => self.close_session(leg, id),
+            Some(Held { state: State::Open(id), .. }) => self.close_session(leg, id, reason),
             Some(Held { state: State::Opening { .. }, stream }) => {
                 self.legs.insert(leg, Held { stream, state: State::Opening { close: true } });
             }
@@ -260,9 +267,9 @@ impl Driver {
         }
     }
 
-    fn close_session(&mut self, leg: Leg, id: SessionId) {
+    fn close_session(&mut self, leg: Leg, id: SessionId, reason: EndReason) {
         self.ask(|node| async move {
-            node.close(&id, EndReason::ByRequest).await;
+            node.close(&id, reason).await;
             Done::Closed(leg)
         });
     }
@@ -277,7 +284,7 @@ impl Driver {
                 self.listen(leg, opened.events);
                 return Some(opened.value);
             }
-            (Ok(opened), None) => self.close_session(leg, opened.session),
+            (Ok(opened), None) => self.close_session(leg, opened.session, EndReason::ByRequest),
             (Err(refusal), Some(Held { stream, .. })) => {
                 debug!(%stream, %refusal, "socket session refused");
                 self.event(Event::Refused { leg, refusal: refusal_of(&refusal) });

@@ -48,7 +48,7 @@ pub(super) fn refusal_of(refusal: &Refusal) -> ams_signal::Refusal {
 
 pub(super) fn end_of(reason: EndReason) -> End {
     match reason {
-        EndReason::ByRequest | EndReason::StreamEnded => End::Finished,
+        EndReason::ByRequest | EndReason::Gone | EndReason::StreamEnded => End::Finished,
         EndReason::Timeout(sentence) => End::Timeout(sentence),
         EndReason::TransportLost(sentence) | EndReason::ByServer(sentence) => End::Because(sentence),
         EndReason::TakenOver => End::Because("another publication of this stream id took over".into()),

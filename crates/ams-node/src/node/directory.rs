@@ -5,16 +5,20 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ams_api::port::{Door, EndReason, SessionEvent, SessionId};
 use ams_media::StreamTracks;
-use ams_registry::Lease;
+use ams_registry::{Lease, OriginAddress};
+use ams_relay::Redial;
 use ams_rtc::sdp::PlayOffer;
 use ams_types::{Epoch, StreamKey};
 use tokio::sync::{mpsc, watch};
 
 use crate::shard::protocol::{LayerReport, LinkId, PeerId, ShardNo};
+
+/// Without a packet for this long a publication counts as silent. Reports come every second.
+const SILENT_AFTER: Duration = Duration::from_millis(2500);
 
 /// How far a pull has come; those who wait for it watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +54,23 @@ pub enum Origin {
         /// Tells this pull from a later one of the same stream.
         attempt: u64,
     },
+    /// Nowhere at the moment: it was lost, and its viewers wait.
+    Lost,
+}
+
+/// The time in which a stream's viewers wait for another source, and how that is looked for.
+#[derive(Debug)]
+pub struct Interruption {
+    /// When they have waited long enough.
+    pub until: Instant,
+    /// The publication is over: only a later one will do.
+    pub is_epoch_over: bool,
+    /// Where it was last asked for, and which publication.
+    pub asked: Option<(OriginAddress, Epoch)>,
+    /// When it may be asked for there again.
+    pub again_at: Instant,
+    /// The waits in between.
+    pub redial: Redial,
 }
 
 /// A stream on this node.
@@ -71,8 +92,12 @@ pub struct LocalStream {
     pub served: HashSet<LinkId>,
     /// Since when nobody has watched it; none while somebody does.
     pub idle_since: Option<Instant>,
+    /// Its viewers wait for another source; none while they have one.
+    pub interruption: Option<Interruption>,
     /// The layers' figures as last reported.
     pub layers: Vec<LayerReport>,
+    /// How many packets had come, and when that was last seen to grow.
+    pub heard: (u64, Instant),
 }
 
 impl LocalStream {
@@ -81,7 +106,49 @@ impl LocalStream {
         match &self.origin {
             Origin::Published { live, .. } => *live,
             Origin::Pulled { state, .. } => *state.borrow() == PullState::Here,
+            Origin::Lost => false,
         }
+    }
+
+    /// A pull that nobody watches yet.
+    pub fn pulled(state: watch::Sender<PullState>, attempt: u64) -> Self {
+        Self {
+            epoch: Epoch(0),
+            tracks: Arc::default(),
+            home: ShardNo(0),
+            replicas: HashSet::new(),
+            origin: Origin::Pulled { link: None, state, attempt },
+            viewers: HashSet::new(),
+            served: HashSet::new(),
+            idle_since: Some(Instant::now()),
+            interruption: None,
+            layers: Vec::new(),
+            heard: (0, Instant::now()),
+        }
+    }
+
+    /// Takes a report of the layers' figures in.
+    pub fn report(&mut self, now: Instant, layers: Vec<LayerReport>) {
+        let packets = layers.iter().map(|layer| layer.packets).sum();
+        if packets != self.heard.0 {
+            self.heard = (packets, now);
+        }
+        self.layers = layers;
+    }
+
+    /// Whether nothing of it has come for a while.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.heard.1) > SILENT_AFTER
+    }
+
+    /// Whether it comes, or is to come, over this link.
+    pub fn is_pulled_on(&self, link: LinkId) -> bool {
+        matches!(self.origin, Origin::Pulled { link: Some(l), .. } if l == link)
+    }
+
+    /// Whether this session publishes it.
+    pub fn is_published_by(&self, session: &SessionId) -> bool {
+        matches!(&self.origin, Origin::Published { session: s, .. } if s == session)
     }
 
     fn note_idle(&mut self, now: Instant) {
@@ -100,6 +167,8 @@ pub enum Role {
         lease: Lease,
         /// Its media has come.
         live: bool,
+        /// It took a lost publication up.
+        restores: bool,
     },
     /// It watches its stream.
     Viewer {
@@ -129,6 +198,8 @@ pub struct Session {
     pub candidates: u32,
     /// A viewer's transport is connected.
     pub started: bool,
+    /// A publisher closed its transport.
+    pub left: bool,
 }
 
 impl Session {
@@ -154,6 +225,8 @@ pub struct Directory {
     pub peers: HashMap<PeerId, SessionId>,
     /// Every stream.
     pub streams: HashMap<StreamKey, LocalStream>,
+    /// Publications of this node that were lost, and when: whoever comes back in time restores one.
+    pub lost: HashMap<StreamKey, Instant>,
     /// Streams somebody waits for, and how many do.
     pub waiting: HashMap<StreamKey, usize>,
     /// The shard each relay link is on.
@@ -171,6 +244,15 @@ pub struct Removed {
     pub session: Session,
     /// It was the last on a shard that is not the stream's home.
     pub idle_replica: Option<IdleReplica>,
+}
+
+/// The shards that hold a stream without a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scattered {
+    /// Its viewers wait there.
+    pub waiting: HashSet<ShardNo>,
+    /// Nobody needs it there.
+    pub idle: Vec<ShardNo>,
 }
 
 /// A replica nothing needs any more.
@@ -255,6 +337,76 @@ impl Directory {
             return None;
         }
         Some(IdleReplica { key: key.clone(), home: stream.home, replica: shard })
+    }
+
+    /// The shards of a stream's viewers.
+    fn shards_of_viewers(&self, key: &StreamKey) -> HashSet<ShardNo> {
+        let viewers = self.streams.get(key).map(|stream| &stream.viewers).into_iter().flatten();
+        viewers.filter_map(|viewer| self.sessions.get(viewer)?.shard).collect()
+    }
+
+    /// A stream lost its source. Its viewers are kept as `interruption` says, or as was said when it was lost before. None,
+    /// and nothing is changed, if there are none or they have waited long enough.
+    pub fn interrupt(&mut self, key: &StreamKey, now: Instant, interruption: Interruption) -> Option<Scattered> {
+        let watched = self.shards_of_viewers(key);
+        let stream = self.streams.get_mut(key)?;
+        let home = if watched.contains(&stream.home) { stream.home } else { *watched.iter().min_by_key(|s| s.0)? };
+        let is_epoch_over = interruption.is_epoch_over;
+        let waits = stream.interruption.get_or_insert(interruption);
+        waits.is_epoch_over |= is_epoch_over;
+        if waits.until <= now {
+            return None;
+        }
+        let holders: HashSet<ShardNo> = stream.replicas.iter().copied().chain([stream.home]).collect();
+        let idle = holders.difference(&watched).copied().collect();
+        stream.home = home;
+        stream.replicas = watched.iter().copied().filter(|shard| *shard != home).collect();
+        stream.served.clear();
+        stream.layers.clear();
+        stream.origin = Origin::Lost;
+        Some(Scattered { waiting: watched, idle })
+    }
+
+    /// A stream's media will come in on `home`. Its viewers stay where they are. Returns the shard that holds it for nobody
+    /// any more.
+    pub fn rehome(&mut self, key: &StreamKey, home: ShardNo) -> Option<ShardNo> {
+        let watched = self.shards_of_viewers(key);
+        let stream = self.streams.get_mut(key)?;
+        let former = std::mem::replace(&mut stream.home, home);
+        stream.replicas = watched.iter().copied().filter(|shard| *shard != home).collect();
+        (former != home && !watched.contains(&former)).then_some(former)
+    }
+
+    /// Whether a publication of this stream was lost here since `since`. What is older is forgotten.
+    pub fn take_lost(&mut self, key: &StreamKey, since: Instant) -> bool {
+        self.lost.retain(|_, at| *at >= since);
+        self.lost.remove(key).is_some()
+    }
+
+    /// A publisher of this node claimed a stream. Viewers that are here already stay, and wait as `interruption` says.
+    /// Returns the shard that holds it for nobody any more.
+    pub fn publish(
+        &mut self,
+        key: &StreamKey,
+        home: ShardNo,
+        epoch: Epoch,
+        origin: Origin,
+        interruption: Interruption,
+    ) -> Option<ShardNo> {
+        let stream = self.streams.entry(key.clone()).or_insert_with(|| LocalStream {
+            home,
+            idle_since: None,
+            ..LocalStream::pulled(watch::Sender::new(PullState::Asking), 0)
+        });
+        stream.epoch = epoch;
+        stream.tracks = Arc::default();
+        stream.origin = origin;
+        stream.layers.clear();
+        stream.heard = (0, Instant::now());
+        if !stream.viewers.is_empty() {
+            stream.interruption.get_or_insert(interruption);
+        }
+        self.rehome(key, home)
     }
 
     /// Takes a stream out with all its viewers, who are told why.

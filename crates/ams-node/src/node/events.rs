@@ -3,18 +3,22 @@
 //! Owns the ends of sessions and streams: however one ends, it ends here, once.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ams_api::port::{EndReason, SessionEvent, SessionId};
 use ams_registry::ReleaseReason;
+use ams_relay::wire;
 use ams_rtc::transport::CloseReason;
 use ams_types::StreamKey;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{MutexGuard, mpsc, watch};
 use tracing::{debug, info};
 
 use super::NodeCore;
-use super::directory::{Origin, Role};
+use super::directory::Role;
 use crate::shard::protocol::{PeerId, ShardCommand, ShardEvent};
+
+/// Time between a publisher's goodbye on its transport and its word on its socket.
+const LAST_WORDS: Duration = Duration::from_millis(700);
 
 impl NodeCore {
     /// Handles what shards report until they are gone.
@@ -34,14 +38,18 @@ impl NodeCore {
                 ShardEvent::ServeRequested { link, handle, key } => self.serve_requested(link, handle, key).await,
                 ShardEvent::ServeEnded { link, key } => self.serve_ended(link, &key).await,
                 ShardEvent::Pulled { link, key, epoch, tracks } => self.pulled(key, link, epoch, tracks).await,
-                ShardEvent::PullEnded { link, key, sentence } => self.pull_ended(&key, link, &sentence).await,
+                ShardEvent::PullEnded { link, key, end, sentence } => self.pull_ended(&key, link, end, &sentence).await,
+                ShardEvent::ViewerUnfit { peer } => {
+                    let node = Arc::clone(&self);
+                    self.tasks.spawn(async move { node.viewer_unfit(peer).await });
+                }
                 ShardEvent::LinkDown { link, side, remote, sentence } => {
                     self.link_down(link, side, remote, &sentence).await;
                 }
                 ShardEvent::ViewerReport { peer, rates, resized } => self.viewer_report(peer, rates, resized),
                 ShardEvent::StreamReport { key, layers } => {
                     if let Some(stream) = self.directory().streams.get_mut(&key) {
-                        stream.layers = layers;
+                        stream.report(Instant::now(), layers);
                     }
                 }
             }
@@ -51,17 +59,40 @@ impl NodeCore {
     pub(super) async fn peer_closed(self: &Arc<Self>, peer: PeerId, reason: &CloseReason) {
         let session = self.directory().peers.get(&peer).cloned();
         let Some(session) = session else { return };
+        if *reason == CloseReason::ClosedByPeer && self.note_left(&session) {
+            // Clients close their connection before they say stop: what they say decides.
+            tokio::select! {
+                () = tokio::time::sleep(LAST_WORDS) => {}
+                () = self.cancel.cancelled() => {}
+            }
+        }
         let sentence = reason.to_string();
         let started = self.directory().sessions.get(&session).is_some_and(|s| match &s.role {
             Role::Publisher { live, .. } => *live,
             Role::Viewer { .. } => s.started,
         });
         let end = match reason {
-            CloseReason::ClosedByPeer => EndReason::ByRequest,
+            CloseReason::ClosedByPeer => EndReason::Gone,
             _ if !started => EndReason::Timeout(sentence),
             _ => EndReason::TransportLost(sentence),
         };
         self.finish_session(&session, end, false).await;
+    }
+
+    /// Notes that a session's transport was closed by its client. Returns whether it publishes.
+    fn note_left(&self, session: &SessionId) -> bool {
+        let mut directory = self.directory();
+        let Some(entry) = directory.sessions.get_mut(session) else { return false };
+        entry.left = true;
+        matches!(entry.role, Role::Publisher { .. })
+    }
+
+    async fn viewer_unfit(self: &Arc<Self>, peer: PeerId) {
+        let session = self.directory().peers.get(&peer).cloned();
+        if let Some(session) = session {
+            debug!(session = %session.0, "a viewer cannot decode what its stream has become");
+            self.end_session(&session, EndReason::StreamEnded).await;
+        }
     }
 
     /// Ends a session: its transport, and if it publishes its stream. Returns whether there was one.
@@ -71,6 +102,7 @@ impl NodeCore {
 
     async fn finish_session(self: &Arc<Self>, session: &SessionId, reason: EndReason, close_peer: bool) -> bool {
         let order = self.in_order().await;
+        let reason = if reason == EndReason::ByRequest && self.is_retrying(session) { EndReason::Gone } else { reason };
         let Some(removed) = self.directory().remove_session(Instant::now(), session) else { return false };
         let ended = removed.session;
         debug!(stream_id = %ended.key, session = %session.0, ?reason, "session ended");
@@ -82,7 +114,7 @@ impl NodeCore {
             ended.tell(SessionEvent::Ended(reason));
             return true;
         };
-        let released = self.end_publication(&ended.key, session, &reason).await;
+        let released = self.end_publication(&ended.key, session, &reason, &order).await;
         drop(order);
         let release = match reason {
             // The claim is another's already.
@@ -98,25 +130,46 @@ impl NodeCore {
         true
     }
 
-    /// A publisher is gone: its viewers and edges are told. What is returned is to be handed to
+    /// Whether a publisher that stops is one whose media does not get here: the SDK then stops and publishes anew, and nobody
+    /// is to lose the stream over it.
+    fn is_retrying(&self, session: &SessionId) -> bool {
+        let directory = self.directory();
+        let stream = directory.sessions.get(session).and_then(|s| directory.streams.get(&s.key));
+        stream.filter(|s| s.is_published_by(session)).is_some_and(|s| !s.is_playable() || s.is_silent(Instant::now()))
+    }
+
+    /// A publisher is gone: its viewers and edges are told, or wait for it. What is returned is to be handed to
     /// [`super::directory::Directory::released`] once the claim is given back.
-    async fn end_publication(&self, key: &StreamKey, session: &SessionId, reason: &EndReason) -> watch::Sender<()> {
-        let told = match reason {
-            EndReason::NodeStopping => EndReason::NodeStopping,
-            _ => EndReason::StreamEnded,
-        };
-        let (stream, releasing) = {
+    async fn end_publication(
+        &self,
+        key: &StreamKey,
+        session: &SessionId,
+        reason: &EndReason,
+        order: &MutexGuard<'_, ()>,
+    ) -> watch::Sender<()> {
+        let (ours, releasing) = {
             let mut directory = self.directory();
-            let ours = directory
-                .streams
-                .get(key)
-                .is_some_and(|s| matches!(&s.origin, Origin::Published { session: s, .. } if s == session));
-            let stream = if ours { directory.remove_stream(Instant::now(), key, &told) } else { None };
-            (stream, directory.releasing(key))
+            let ours = directory.streams.get(key).is_some_and(|s| s.is_published_by(session));
+            (ours, directory.releasing(key))
         };
-        if let Some(stream) = stream {
-            info!(stream_id = %key, ?reason, "stream ended");
-            self.close_on_shards(key, &stream).await;
+        if ours {
+            info!(stream_id = %key, ?reason, "publication ended");
+            match reason {
+                EndReason::Gone | EndReason::Timeout(_) | EndReason::TransportLost(_) => {
+                    self.directory().lost.insert(key.clone(), Instant::now());
+                    self.lose(key, true, wire::EndReason::PublisherLost, order).await;
+                }
+                EndReason::TakenOver => self.lose(key, true, wire::EndReason::Superseded, order).await,
+                EndReason::NodeStopping => {
+                    self.end_stream(key, &EndReason::NodeStopping, wire::EndReason::Draining, order).await;
+                }
+                EndReason::ByServer(_) => {
+                    self.end_stream(key, &EndReason::StreamEnded, wire::EndReason::ByRequest, order).await;
+                }
+                EndReason::ByRequest | EndReason::StreamEnded => {
+                    self.end_stream(key, &EndReason::StreamEnded, wire::EndReason::Finished, order).await;
+                }
+            }
         }
         releasing
     }

@@ -16,8 +16,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tracing::{debug, info, warn};
 
 use super::NodeCore;
-use super::directory::Origin;
-use crate::shard::protocol::{LinkId, LinkSetup, LinkSide, ShardCommand, ShardNo};
+use crate::shard::protocol::{LinkId, LinkSetup, LinkSide, PullEnd, ShardCommand, ShardNo};
 
 /// Longest wait for an origin to take a link; a viewer is waiting for it.
 const DIAL_TIMEOUT: Duration = Duration::from_millis(1000);
@@ -128,12 +127,8 @@ impl NodeCore {
             let served: Vec<StreamKey> =
                 directory.streams.iter().filter(|(_, s)| s.served.contains(&link)).map(|(k, _)| k.clone()).collect();
             let idle: Vec<_> = served.iter().map(|key| directory.unserve(Instant::now(), link, key)).collect();
-            let pulled: Vec<StreamKey> = directory
-                .streams
-                .iter()
-                .filter(|(_, s)| matches!(s.origin, Origin::Pulled { link: Some(l), .. } if l == link))
-                .map(|(k, _)| k.clone())
-                .collect();
+            let pulled: Vec<StreamKey> =
+                directory.streams.iter().filter(|(_, s)| s.is_pulled_on(link)).map(|(k, _)| k.clone()).collect();
             directory.links.remove(&link);
             (idle, pulled)
         };
@@ -146,7 +141,7 @@ impl NodeCore {
         }
         drop(order);
         for key in pulled {
-            self.pull_ended(&key, link, sentence).await;
+            self.pull_ended(&key, link, PullEnd::Way, sentence).await;
         }
     }
 

@@ -5,6 +5,8 @@
 //!
 //! - [`directory`]: what is held, as plain data
 //! - [`publish`], [`play`], [`serve`]: the three things a stream does here: come in, go out to viewers, go out to edges
+//! - [`pulls`], [`interruptions`]: streams that are elsewhere, and streams that lost their source
+//! - [`suspicion`]: whether another node's run is over
 //! - [`links`]: relay links to origins, and those of edges to us
 //! - [`events`]: what shards report
 //! - [`metrics`]: what all of it counts
@@ -14,15 +16,18 @@
 
 pub mod directory;
 mod events;
+mod interruptions;
 mod links;
 mod load;
 mod metrics;
 mod play;
 mod port;
 mod publish;
+mod pulls;
 mod registry_tasks;
 pub mod run;
 mod serve;
+mod suspicion;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +53,7 @@ use crate::shard::protocol::{LinkId, PeerId, ShardCommand, ShardNo};
 use directory::Directory;
 use links::OriginLinks;
 use load::ShardLoads;
+use suspicion::Watched;
 
 /// Streams that became playable, kept for sockets that are slow to listen.
 const STARTS_KEPT: usize = 1024;
@@ -69,6 +75,7 @@ pub struct NodeCore {
     /// See [`NodeCore::in_order`].
     order: tokio::sync::Mutex<()>,
     links: OriginLinks,
+    watched: Watched,
     starts: broadcast::Sender<StreamKey>,
     registry_ok: AtomicBool,
     /// Relay links that were refused.

@@ -1,43 +1,28 @@
-//! A stream going out to viewers: find it, pull it if it is elsewhere, attach.
+//! A stream going out to viewers: have it here, attach, steer.
 //!
-//! Owns the order of a viewer's steps and the life of pulls: any number of viewers share one, and it is let go shortly
-//! after the last has left. Negative answers are never remembered.
+//! Owns the order of a viewer's steps. Where the stream comes from is `pulls`' affair.
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ams_api::port::{
-    Answer, Door, EndReason, Media, Offer, Opened, PlayRequest, Rates, Refusal, SessionEvent, SessionId, Steer,
-};
+use ams_api::port::{Answer, Door, Media, Offer, Opened, PlayRequest, Rates, Refusal, SessionEvent, SessionId, Steer};
 use ams_media::StreamTracks;
 use ams_rtc::sdp::{Msid, PlayTrack, RemoteSdp, answer_play, offer_play, parse_play_answer};
 use ams_rtc::viewer::{EgressTrack, ViewerSetup};
-use ams_types::{Epoch, MediaKind, Ssrc, StreamKey};
-use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{debug, info, warn};
+use ams_types::{MediaKind, Ssrc, StreamKey};
+use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
 
-use super::directory::{LocalStream, Origin, PullState, Role, Session};
+use super::directory::{Role, Session};
 use super::publish::bad_description;
-use super::{NodeCore, new_session_id, now_ms};
+use super::pulls::Attached;
+use super::{NodeCore, new_session_id};
 use crate::shard::protocol::{PeerId, ShardCommand, ShardNo, ViewerRates, ViewerSteer};
 
-/// Longest a viewer waits for its stream to be found and pulled. The SDK asks again after 3 s.
-const ATTACH_TIMEOUT: Duration = Duration::from_millis(2000);
-/// Longest a viewer waits for the registry: it leaves time to say that it was the registry.
-const LOOKUP_TIMEOUT: Duration = Duration::from_millis(1000);
 /// Longest a description is held back for the shard to take its viewer in.
 const READY_TIMEOUT: Duration = Duration::from_millis(200);
 /// Events of one session that wait: started and ended, and what may be left out.
 const EVENTS_MAX: usize = 8;
-
-/// A stream as a viewer needs it.
-struct Attached {
-    epoch: Epoch,
-    tracks: Arc<StreamTracks>,
-    home: ShardNo,
-}
 
 /// A place on a shard for a viewer who is on the way; given back when dropped, by when the session counts itself.
 struct Seat {
@@ -134,7 +119,8 @@ impl NodeCore {
             if self.is_draining() {
                 return Err(self.busy("it is about to stop"));
             }
-            let Some(local) = directory.streams.get_mut(&key).filter(|s| s.epoch == stream.epoch) else {
+            let Some(local) = directory.streams.get_mut(&key).filter(|s| s.epoch == stream.epoch && s.is_playable())
+            else {
                 return Err(Refusal::NotLive(key.id));
             };
             local.viewers.insert(session.clone());
@@ -150,6 +136,7 @@ impl NodeCore {
                 door: request.caller.door,
                 candidates: 0,
                 started: false,
+                left: false,
             };
             directory.sessions.insert(session.clone(), entry);
             directory.peers.insert(peer, session.clone());
@@ -168,27 +155,6 @@ impl NodeCore {
         // A viewer's first check must find its place: one that comes too early costs it a tenth of a second.
         let _ = tokio::time::timeout(READY_TIMEOUT, ready).await;
         Ok((session, receiver))
-    }
-
-    async fn add_replica(&self, key: &StreamKey, to: ShardNo, stream: &Attached) {
-        let (key_there, tracks) = (key.clone(), Arc::clone(&stream.tracks));
-        let add = ShardCommand::AddReplica { key: key_there, home: stream.home, epoch: stream.epoch, tracks };
-        self.command(to, add).await;
-        self.command(stream.home, ShardCommand::FeedReplica { key: key.clone(), to }).await;
-    }
-
-    /// Makes sure that a shard holds the stream, as its home or as a replica. In order.
-    pub(super) async fn ensure_on_shard(&self, key: &StreamKey, shard: ShardNo) -> bool {
-        let stream = {
-            let mut directory = self.directory();
-            let Some(local) = directory.streams.get_mut(key).filter(|s| s.is_playable()) else { return false };
-            if shard == local.home || !local.replicas.insert(shard) {
-                return true;
-            }
-            Attached { epoch: local.epoch, tracks: Arc::clone(&local.tracks), home: local.home }
-        };
-        self.add_replica(key, shard, &stream).await;
-        true
     }
 
     /// Hands a viewer's wish to its shard.
@@ -246,216 +212,6 @@ impl NodeCore {
         Ok(())
     }
 
-    // --- finding the stream ------------------------------------------------------------------------------------------
-
-    /// Finds a stream here or elsewhere; pulls it if it is elsewhere.
-    async fn attach(self: &Arc<Self>, key: &StreamKey) -> Result<Attached, Refusal> {
-        if self.is_draining() {
-            return Err(self.busy("it is about to stop"));
-        }
-        if !self.config.mode.takes_viewers(self.config.serve_viewers_on_origin) {
-            return Err(Refusal::OriginTakesNoViewers);
-        }
-        let deadline = tokio::time::Instant::now() + ATTACH_TIMEOUT;
-        let mut watch = {
-            let mut directory = self.directory();
-            match directory.streams.get(key) {
-                Some(stream) if stream.is_playable() => return Ok(attached(stream)),
-                Some(LocalStream { origin: Origin::Published { .. }, .. }) => {
-                    return Err(Refusal::NotLive(key.id.clone()));
-                }
-                Some(LocalStream { origin: Origin::Pulled { state, .. }, .. }) => state.subscribe(),
-                None if self.config.mode.pulls() => self.begin_pull(&mut directory, key),
-                None => return Err(Refusal::NotLive(key.id.clone())),
-            }
-        };
-        let state = tokio::time::timeout_at(deadline, watch.wait_for(|s| *s != PullState::Asking)).await;
-        match state {
-            Ok(Ok(state)) if *state == PullState::Here => {}
-            Ok(Ok(state)) => {
-                debug!(stream_id = %key, state = ?*state, "stream cannot be had");
-                return Err(if self.registry_ok.load(Ordering::Relaxed) {
-                    Refusal::NotLive(key.id.clone())
-                } else {
-                    Refusal::RegistryUnavailable
-                });
-            }
-            Ok(Err(_)) => return Err(Refusal::NotLive(key.id.clone())),
-            Err(_) => {
-                warn!(stream_id = %key, "the origin did not answer in time");
-                return Err(Refusal::NotLive(key.id.clone()));
-            }
-        }
-        let directory = self.directory();
-        let stream = directory.streams.get(key).filter(|s| s.is_playable());
-        stream.map(attached).ok_or_else(|| Refusal::NotLive(key.id.clone()))
-    }
-
-    fn begin_pull(
-        self: &Arc<Self>,
-        directory: &mut super::directory::Directory,
-        key: &StreamKey,
-    ) -> watch::Receiver<PullState> {
-        let (state, watch) = watch::channel(PullState::Asking);
-        let attempt = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let stream = LocalStream {
-            epoch: Epoch(0),
-            tracks: Arc::default(),
-            home: ShardNo(0),
-            replicas: HashSet::new(),
-            origin: Origin::Pulled { link: None, state, attempt },
-            viewers: HashSet::new(),
-            served: HashSet::new(),
-            idle_since: Some(Instant::now()),
-            layers: Vec::new(),
-        };
-        directory.streams.insert(key.clone(), stream);
-        let (node, key) = (Arc::clone(self), key.clone());
-        self.tasks.spawn(async move {
-            if let Err(sentence) = node.pull(&key, attempt).await {
-                node.pull_failed(&key, attempt, sentence).await;
-            }
-        });
-        watch
-    }
-
-    /// Looks a stream's origin up and subscribes to it there. The answer comes as a shard event.
-    async fn pull(self: &Arc<Self>, key: &StreamKey, attempt: u64) -> Result<(), String> {
-        let asked = tokio::time::timeout(LOOKUP_TIMEOUT, self.registry.lookup(key, now_ms())).await;
-        let result = asked.map_err(|_| "no answer in time".to_owned()).and_then(|r| r.map_err(|e| e.to_string()));
-        self.note_registry(&result, result.is_err());
-        let location = result.map_err(|e| format!("registry: {e}"))?;
-        let Some(location) = location.filter(|l| l.is_live()) else { return Err("no node has it".to_owned()) };
-        let Some(origin) = location.origin else { return Err("its record names no origin".to_owned()) };
-        let port = origin.port.ok_or_else(|| format!("its record names no relay port at {}", origin.host))?;
-        if origin.host == self.config.advertise && port == self.relay_port {
-            return Err("its record names this node, which does not have it".to_owned());
-        }
-        let (link, shard) = self.link_to(&origin.host, port).await?;
-        let order = self.in_order().await;
-        {
-            let mut directory = self.directory();
-            let Some(stream) = directory.streams.get_mut(key) else { return Ok(()) };
-            match &mut stream.origin {
-                Origin::Pulled { link: place, attempt: current, .. } if *current == attempt => *place = Some(link),
-                _ => return Ok(()),
-            }
-            stream.home = shard;
-        }
-        self.command(shard, ShardCommand::Pull { link, key: key.clone() }).await;
-        drop(order);
-        // The origin answers at once or not at all.
-        tokio::time::sleep(ATTACH_TIMEOUT).await;
-        let asking = self.directory().streams.get(key).is_some_and(|s| {
-            matches!(&s.origin, Origin::Pulled { attempt: a, state, .. } if *a == attempt && *state.borrow() == PullState::Asking)
-        });
-        if asking { Err(format!("{}:{port} did not answer the subscription", origin.host)) } else { Ok(()) }
-    }
-
-    async fn pull_failed(&self, key: &StreamKey, attempt: u64, sentence: String) {
-        let _order = self.in_order().await;
-        let stream = {
-            let mut directory = self.directory();
-            let Some(stream) = directory.streams.get(key) else { return };
-            let Origin::Pulled { state, attempt: current, .. } = &stream.origin else { return };
-            // It may have come while the order was waited for.
-            if *current != attempt || *state.borrow() != PullState::Asking {
-                return;
-            }
-            debug!(stream_id = %key, reason = sentence, "pull failed");
-            state.send_replace(PullState::Failed(sentence));
-            directory.streams.remove(key)
-        };
-        if let Some(stream) = stream {
-            self.close_on_shards(key, &stream).await;
-        }
-    }
-
-    /// An origin answered a subscription.
-    pub(super) async fn pulled(
-        &self,
-        key: StreamKey,
-        link: crate::shard::protocol::LinkId,
-        epoch: Epoch,
-        tracks: Arc<StreamTracks>,
-    ) {
-        let _order = self.in_order().await;
-        let wanted = {
-            let mut directory = self.directory();
-            match directory.streams.get_mut(&key) {
-                Some(stream) if matches!(stream.origin, Origin::Pulled { link: Some(l), .. } if l == link) => {
-                    stream.epoch = epoch;
-                    stream.tracks = tracks;
-                    // Whoever waits for it needs a moment to come.
-                    stream.idle_since = Some(Instant::now());
-                    if let Origin::Pulled { state, .. } = &stream.origin {
-                        state.send_replace(PullState::Here);
-                    }
-                    true
-                }
-                _ => false,
-            }
-        };
-        if wanted {
-            info!(stream_id = %key, %epoch, "stream is pulled");
-        } else if let Some(shard) = self.link_shard(link) {
-            self.command(shard, ShardCommand::CloseStream { key }).await;
-        }
-    }
-
-    /// A pulled stream ended at its origin, or its link broke.
-    pub(super) async fn pull_ended(&self, key: &StreamKey, link: crate::shard::protocol::LinkId, sentence: &str) {
-        let _order = self.in_order().await;
-        let stream = {
-            let mut directory = self.directory();
-            let ours = directory
-                .streams
-                .get(key)
-                .is_some_and(|s| matches!(s.origin, Origin::Pulled { link: Some(l), .. } if l == link));
-            if !ours {
-                return;
-            }
-            directory.remove_stream(Instant::now(), key, &EndReason::StreamEnded)
-        };
-        let Some(stream) = stream else { return };
-        if let Origin::Pulled { state, .. } = &stream.origin {
-            state.send_replace(PullState::Failed(sentence.to_owned()));
-        }
-        info!(stream_id = %key, reason = sentence, "pulled stream ended");
-        self.close_on_shards(key, &stream).await;
-    }
-
-    /// Lets go of pulled streams that nobody has watched for a while.
-    pub(super) async fn drop_idle_pulls(&self) {
-        let linger = self.config.relay_link.linger;
-        let now = Instant::now();
-        let _order = self.in_order().await;
-        let idle: Vec<(StreamKey, LocalStream)> = {
-            let mut directory = self.directory();
-            let keys: Vec<StreamKey> = directory
-                .streams
-                .iter()
-                .filter(
-                    |(_, s)| matches!(&s.origin, Origin::Pulled { state, .. } if *state.borrow() == PullState::Here),
-                )
-                .filter(|(_, s)| s.idle_since.is_some_and(|at| now.saturating_duration_since(at) >= linger))
-                .map(|(key, _)| key.clone())
-                .collect();
-            keys.into_iter().filter_map(|k| Some((k.clone(), directory.streams.remove(&k)?))).collect()
-        };
-        for (key, stream) in idle {
-            info!(stream_id = %key, "nobody watches; pull released");
-            self.close_on_shards(&key, &stream).await;
-        }
-    }
-
-    /// Takes a stream off every shard that has it. In order.
-    pub(super) async fn close_on_shards(&self, key: &StreamKey, stream: &LocalStream) {
-        for shard in stream.replicas.iter().chain([&stream.home]) {
-            self.command(*shard, ShardCommand::CloseStream { key: key.clone() }).await;
-        }
-    }
-
     /// A viewer's transport is connected.
     pub(super) fn viewer_connected(&self, peer: PeerId) {
         let mut directory = self.directory();
@@ -465,10 +221,6 @@ impl NodeCore {
             session.tell(SessionEvent::Started { restored: false });
         }
     }
-}
-
-fn attached(stream: &LocalStream) -> Attached {
-    Attached { epoch: stream.epoch, tracks: Arc::clone(&stream.tracks), home: stream.home }
 }
 
 /// A stream's tracks as they are offered: one media stream, AMS's track ids, SSRCs of our own.

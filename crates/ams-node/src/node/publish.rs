@@ -3,26 +3,36 @@
 //! Owns the order of a publication's steps. A claim always comes before a transport, and is always released, whatever
 //! ends the publication.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ams_api::port::{
     Answer, BadDescription, Door, EndReason, Opened, PublishRequest, Refusal, SessionEvent, SessionId,
 };
-use ams_registry::{ClaimError, ClaimRequest, Lease, LiveInfo, PublishType, ReleaseReason, StreamInfoRecord, Takeover};
+use ams_registry::{
+    ClaimError, ClaimRequest, Grant, Lease, LiveInfo, PublishType, ReleaseReason, StreamInfoRecord, Takeover,
+};
+use ams_relay::wire;
 use ams_rtc::publisher::PublisherSetup;
 use ams_rtc::sdp::{Fault, PublishPolicy, RemoteSdp, SdpError, answer_publish};
-use ams_types::MediaKind;
+use ams_types::{MediaKind, StreamKey};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
-use super::directory::{LocalStream, Origin, Role, Session};
+use super::directory::{Origin, Role, Session};
+use super::pulls::Attached;
 use super::{NodeCore, new_session_id, now_ms};
 use crate::shard::protocol::{LayerReport, PeerId, ShardCommand, ShardNo};
 
 /// Events one session can have: started and ended.
 const EVENTS_MAX: usize = 4;
+
+/// A stream id that is a session's now.
+struct Claimed {
+    lease: Lease,
+    /// Its former publication ended without an end: viewers elsewhere may still wait for this one.
+    restores: bool,
+}
 
 impl NodeCore {
     pub(super) async fn open_publisher(self: &Arc<Self>, request: PublishRequest) -> Result<Opened<()>, Refusal> {
@@ -36,20 +46,18 @@ impl NodeCore {
             return Err(self.full("publishers"));
         }
         let key = request.key.clone();
-        if self.directory().streams.get(&key).is_some_and(|s| matches!(s.origin, Origin::Published { .. })) {
-            return Err(Refusal::InUse(key.id));
-        }
+        self.make_way(&key).await?;
         let releasing = self.directory().releasing.get(&key).cloned();
         if let Some(mut releasing) = releasing {
             // Its former publisher has just left this node: the claim would meet its own predecessor.
             let _ = tokio::time::timeout(RELEASE_PATIENCE, releasing.changed()).await;
         }
         let session = new_session_id();
-        let lease = self.claim(&session, &request).await?;
+        let Claimed { lease, mut restores } = self.claim(&session, &request).await?;
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let peer = self.next_peer();
         let order = self.in_order().await;
-        let displaced = {
+        let left = {
             let mut directory = self.directory();
             if self.is_draining() {
                 drop(directory);
@@ -57,38 +65,30 @@ impl NodeCore {
                 self.release(&lease, ReleaseReason::Finished).await;
                 return Err(self.busy("it is about to stop"));
             }
-            // A pull of the same stream, if this node was also watching it elsewhere, ends: it lives here now.
-            let displaced = directory.remove_stream(Instant::now(), &key, &EndReason::TakenOver);
+            let window = Instant::now().checked_sub(self.config.media.resume_window);
+            restores |= window.is_some_and(|since| directory.take_lost(&key, since));
             let entry = Session {
                 peer,
                 key: key.clone(),
                 shard: None,
-                role: Role::Publisher { lease: lease.clone(), live: false },
+                role: Role::Publisher { lease: lease.clone(), live: false, restores },
                 events,
                 etag: String::new(),
                 door: request.caller.door,
                 candidates: 0,
                 started: false,
+                left: false,
             };
             directory.sessions.insert(session.clone(), entry);
             directory.peers.insert(peer, session.clone());
             let home = directory.least_loaded(|shard| self.has_room_for_publisher(shard)).unwrap_or(ShardNo(0));
-            let stream = LocalStream {
-                epoch: lease.epoch,
-                tracks: Arc::default(),
-                home,
-                replicas: HashSet::new(),
-                origin: Origin::Published { session: session.clone(), lease, live: false, announced: false },
-                viewers: HashSet::new(),
-                served: HashSet::new(),
-                idle_since: None,
-                layers: Vec::new(),
-            };
-            directory.streams.insert(key.clone(), stream);
-            displaced
+            let epoch = lease.epoch;
+            let origin = Origin::Published { session: session.clone(), lease, live: false, announced: false };
+            directory.publish(&key, home, epoch, origin, self.interruption(Instant::now(), true))
         };
-        if let Some(stream) = displaced {
-            self.close_on_shards(&key, &stream).await;
+        if let Some(left) = left {
+            let reason = wire::EndReason::Superseded;
+            self.command(left, ShardCommand::CloseStream { key: key.clone(), reason }).await;
         }
         drop(order);
         self.watch_start(session.clone());
@@ -96,32 +96,63 @@ impl NodeCore {
         Ok(Opened { session, value: (), events: receiver })
     }
 
-    async fn claim(&self, session: &SessionId, request: &PublishRequest) -> Result<Lease, Refusal> {
-        let text = |s: &str| (!s.is_empty()).then(|| s.to_owned());
-        let claim = ClaimRequest {
-            key: request.key.clone(),
-            node: self.id.clone(),
-            incarnation: self.incarnation,
-            host: self.config.advertise.clone(),
-            session: session.0.clone(),
-            publish_type: PublishType::WebRtc,
-            user_agent: text(&request.caller.user_agent),
-            remote_ip: Some(request.caller.remote_ip.to_string()),
-            name: text(&request.stream_name),
-            meta_data: text(&request.meta_data),
-            now_ms: now_ms(),
-            takeover: Takeover::IfFree,
-        };
-        let result = self.registry.claim(claim).await;
-        self.note_registry(&result, matches!(result, Err(ClaimError::Registry(_))));
-        match result {
-            Ok(claim) => Ok(claim.lease),
-            Err(ClaimError::InUse(holder)) => {
-                debug!(stream_id = %request.key, host = ?holder.host, "stream id is in use");
-                Err(Refusal::InUse(request.key.id.clone()))
+    /// Ends a publication of this node that a newcomer may replace: one whose publisher has closed its transport, or of which
+    /// nothing comes any more.
+    async fn make_way(self: &Arc<Self>, key: &StreamKey) -> Result<(), Refusal> {
+        let present = {
+            let directory = self.directory();
+            let Some(stream) = directory.streams.get(key) else { return Ok(()) };
+            let Origin::Published { session, live, .. } = &stream.origin else { return Ok(()) };
+            let left = directory.sessions.get(session).is_some_and(|s| s.left);
+            if !left && (!*live || !stream.is_silent(Instant::now())) {
+                return Err(Refusal::InUse(key.id.clone()));
             }
-            Err(ClaimError::Lost { .. }) => Err(Refusal::InUse(request.key.id.clone())),
-            Err(ClaimError::Registry(_)) => Err(Refusal::RegistryUnavailable),
+            session.clone()
+        };
+        info!(stream_id = %key, "a newcomer replaces a publisher that has left or fallen silent");
+        self.end_session(&present, EndReason::Gone).await;
+        Ok(())
+    }
+
+    async fn claim(&self, session: &SessionId, request: &PublishRequest) -> Result<Claimed, Refusal> {
+        let text = |s: &str| (!s.is_empty()).then(|| s.to_owned());
+        let mut takeover = Takeover::IfFree;
+        loop {
+            let claim = ClaimRequest {
+                key: request.key.clone(),
+                node: self.id.clone(),
+                incarnation: self.incarnation,
+                host: self.config.advertise.clone(),
+                session: session.0.clone(),
+                publish_type: PublishType::WebRtc,
+                user_agent: text(&request.caller.user_agent),
+                remote_ip: Some(request.caller.remote_ip.to_string()),
+                name: text(&request.stream_name),
+                meta_data: text(&request.meta_data),
+                now_ms: now_ms(),
+                takeover: takeover.clone(),
+            };
+            let result = self.registry.claim(claim).await;
+            self.note_registry(&result, matches!(result, Err(ClaimError::Registry(_))));
+            match result {
+                Ok(claim) => {
+                    let restores = matches!(claim.grant, Grant::NodeRestarted | Grant::OwnerDead | Grant::Replaced);
+                    return Ok(Claimed { lease: claim.lease, restores });
+                }
+                Err(ClaimError::InUse(holder)) => {
+                    debug!(stream_id = %request.key, host = ?holder.host, "stream id is in use");
+                    let Some((node, incarnation)) = holder.node.clone().zip(holder.incarnation) else {
+                        return Err(Refusal::InUse(request.key.id.clone()));
+                    };
+                    if takeover != Takeover::IfFree || !self.is_gone(&request.key, &holder, &node, incarnation).await {
+                        return Err(Refusal::InUse(request.key.id.clone()));
+                    }
+                    info!(stream_id = %request.key, node_id = %node, "its former origin is gone: the stream id is free");
+                    takeover = Takeover::FromDead { node, incarnation };
+                }
+                Err(ClaimError::Lost { .. }) => return Err(Refusal::InUse(request.key.id.clone())),
+                Err(ClaimError::Registry(_)) => return Err(Refusal::RegistryUnavailable),
+            }
         }
     }
 
@@ -155,16 +186,22 @@ impl NodeCore {
         let etag = local.ice.ufrag().to_owned();
         let tracks = Arc::new(setup.stream_tracks());
         let _order = self.in_order().await;
-        {
+        let waiting = {
             let mut directory = self.directory();
             let entry = directory.sessions.get_mut(session).filter(|s| s.shard.is_none()).ok_or(Refusal::NoSession)?;
             entry.etag.clone_from(&etag);
             directory.place(session, home);
-            if let Some(stream) = directory.streams.get_mut(&key) {
-                stream.tracks = tracks;
-            }
+            let stream = directory.streams.get_mut(&key).filter(|s| s.is_published_by(session));
+            let stream = stream.ok_or(Refusal::NoSession)?;
+            stream.tracks = tracks;
+            (Attached::of(stream), stream.replicas.clone())
+        };
+        let (setup, add_key) = (Box::new(setup), key.clone());
+        self.command(home, ShardCommand::AddPublisher { peer, key: add_key, epoch, setup }).await;
+        let (stream, replicas) = waiting;
+        for replica in replicas {
+            self.add_replica(&key, replica, &stream).await;
         }
-        self.command(home, ShardCommand::AddPublisher { peer, key, epoch, setup: Box::new(setup) }).await;
         Ok(Answer { sdp: answer.sdp, etag })
     }
 
@@ -199,24 +236,25 @@ impl NodeCore {
             let directory = &mut *directory;
             directory.peers.get(&peer).cloned().and_then(|session| {
                 let entry = directory.sessions.get_mut(&session)?;
-                let Role::Publisher { live, lease } = &mut entry.role else { return None };
+                let Role::Publisher { live, lease, restores } = &mut entry.role else { return None };
                 // Before the registry knows: whoever learns of it there finds it here.
                 *live = true;
                 let stream = directory.streams.get_mut(&entry.key)?;
                 if let Origin::Published { live, .. } = &mut stream.origin {
                     *live = true;
                 }
-                stream.layers = layers;
-                Some((session, entry.key.clone(), lease.clone()))
+                stream.report(Instant::now(), layers);
+                let restored = stream.interruption.take().is_some() || *restores;
+                Some((session, entry.key.clone(), lease.clone(), restored))
             })
         };
-        let Some((session, key, lease)) = found else { return };
+        let Some((session, key, lease, restored)) = found else { return };
         if !self.announce(&session, &lease).await {
             return;
         }
-        let told = self.directory().sessions.get(&session).map(|s| s.tell(SessionEvent::Started { restored: false }));
+        let told = self.directory().sessions.get(&session).map(|s| s.tell(SessionEvent::Started { restored }));
         if told.is_some() {
-            info!(stream_id = %key, epoch = %lease.epoch, "stream is live");
+            info!(stream_id = %key, epoch = %lease.epoch, restored, "stream is live");
             let _ = self.starts.send(key);
         }
     }

@@ -26,6 +26,7 @@ use super::directory::Directory;
 use super::links::OriginLinks;
 use super::load::ShardLoads;
 use super::port::NodeHandle;
+use super::suspicion::Watched;
 use super::{NodeCore, STARTS_KEPT};
 use crate::config::{Config, Mode};
 use crate::exit::{Exit, ExitError};
@@ -134,6 +135,7 @@ pub async fn run_with<F: Future<Output = ()>>(
         shards,
         addresses: addresses.into_iter().map(|a| a.ip()).collect(),
         links: OriginLinks::default(),
+        watched: Watched::default(),
         starts: broadcast::Sender::new(STARTS_KEPT),
         registry_ok: AtomicBool::new(true),
         links_refused: AtomicU64::new(0),
@@ -155,6 +157,7 @@ pub async fn run_with<F: Future<Output = ()>>(
     node.tasks.spawn(Arc::clone(&node).heartbeat_streams_loop());
     node.tasks.spawn(Arc::clone(&node).waiting_loop());
     node.tasks.spawn(Arc::clone(&node).idle_loop());
+    node.tasks.spawn(Arc::clone(&node).interruptions_loop());
     node.tasks.spawn(Arc::clone(&node).measure_load_loop());
     if let Some(relay) = relay {
         node.tasks.spawn(Arc::clone(&node).accept_links(relay));

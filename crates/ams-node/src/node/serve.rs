@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use ams_relay::wire::EndReason;
 use ams_types::StreamKey;
 use tracing::{debug, info};
 
@@ -48,7 +49,7 @@ impl NodeCore {
     pub(super) async fn drop_replica(&self, idle: Option<IdleReplica>) {
         if let Some(IdleReplica { key, home, replica }) = idle {
             self.command(home, ShardCommand::StopReplica { key: key.clone(), to: replica }).await;
-            self.command(replica, ShardCommand::CloseStream { key }).await;
+            self.command(replica, ShardCommand::CloseStream { key, reason: EndReason::Finished }).await;
         }
     }
 }

@@ -79,7 +79,7 @@ impl Running {
         self.node.publisher_offer(&opened.session, OFFER.to_owned()).await.unwrap();
         let peer = self.node.0.directory().sessions[&opened.session].peer;
         self.node.0.publisher_live(peer, Vec::new()).await;
-        assert!(matches!(opened.events.recv().await, Some(SessionEvent::Started { restored: false })));
+        assert!(matches!(opened.events.recv().await, Some(SessionEvent::Started { .. })));
         opened
     }
 
@@ -290,8 +290,7 @@ async fn a_node_that_stops_tells_everybody_and_frees_its_ids() {
         let told = told(events);
         assert!(matches!(told, Some(SessionEvent::Ended(EndReason::NodeStopping))), "{told:?}");
     }
-    let told = tokio::time::timeout(Duration::from_secs(1), there.recv()).await.expect("within a second");
-    assert!(matches!(told, Some(SessionEvent::Ended(EndReason::StreamEnded))), "{told:?}");
+    assert!(told(&mut there).is_none(), "another origin may take it up");
     for n in 0..10 {
         assert!(registry.get_broadcast(&key(&format!("s{n}"))).await.unwrap().is_none(), "no record stays");
     }

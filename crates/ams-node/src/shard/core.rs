@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use super::fan_out::Holding;
 use super::links::Links;
 use super::messages::{Distribution, Talk};
-use super::protocol::{Census, PeerId, REPORT_INTERVAL, ShardCommand, ShardEvent, ShardMedia, ViewerSteer};
+use super::protocol::{Census, PeerId, PullEnd, REPORT_INTERVAL, ShardCommand, ShardEvent, ShardMedia, ViewerSteer};
 use super::sinks::{Intake, Socket};
 use super::stream::{Source, Stream};
 use super::viewers::Reported;
@@ -337,6 +337,7 @@ impl ShardCore {
                 }
             }
             Source::Link(link, _) => self.links.push_keyframe_request(link, &stream.key, track, layer),
+            Source::Lost => {}
             Source::Shard(home) => {
                 if let Some(Some(ring)) = self.siblings.get(usize::from(home.0)) {
                     let _ = ring.try_send(ShardMedia::KeyframeRequest { key: stream.key.clone(), track, layer });
@@ -469,7 +470,7 @@ impl ShardCore {
             ShardCommand::Pull { link, key } => {
                 if !self.links.subscribe(link, &key) {
                     let sentence = "the link to the origin is gone".to_owned();
-                    self.emit(ShardEvent::PullEnded { link, key, sentence });
+                    self.emit(ShardEvent::PullEnded { link, key, end: PullEnd::Way, sentence });
                 }
             }
             ShardCommand::Serve { link, handle, key } => self.serve(now, link, handle, &key),
@@ -477,8 +478,12 @@ impl ShardCore {
             ShardCommand::AddReplica { key, home, epoch, tracks } => self.add_replica(now, key, home, epoch, tracks),
             ShardCommand::FeedReplica { key, to } => self.feed_replica(&key, to),
             ShardCommand::StopReplica { key, to } => self.stop_replica(&key, to),
-            ShardCommand::CloseStream { key } => match self.by_key.get(&key) {
-                Some(&index) => self.close_stream(now, index),
+            ShardCommand::Interrupt { key, reason } => match self.by_key.get(&key) {
+                Some(&index) => self.lose_source(index, reason),
+                None => self.links.unsubscribe_all(&key),
+            },
+            ShardCommand::CloseStream { key, reason } => match self.by_key.get(&key) {
+                Some(&index) => self.close_stream(now, index, reason),
                 None => self.links.unsubscribe_all(&key),
             },
             ShardCommand::Census(reply) => {
@@ -507,11 +512,8 @@ impl ShardCore {
     }
 
     fn add_publisher(&mut self, now: Instant, id: PeerId, key: StreamKey, epoch: Epoch, setup: PublisherSetup) {
-        if let Some(&old) = self.by_key.get(&key) {
-            self.close_stream(now, old);
-        }
         let tracks = Arc::new(setup.stream_tracks());
-        let stream = self.add_stream(Stream::new(now, key, epoch, tracks, Source::Publisher(id)));
+        let stream = self.put_stream(now, Stream::new(now, key, epoch, tracks, Source::Publisher(id)));
         let ufrag = setup.transport.local.ufrag().into();
         let publisher = Publisher::new(now, &self.identity, setup);
         let index = self.add_peer(id, stream, ufrag, Role::Publisher(Box::new(publisher)));
@@ -538,11 +540,55 @@ impl ShardCore {
         self.after(now, index, None);
     }
 
-    pub(super) fn add_stream(&mut self, stream: Stream) -> usize {
-        let key = stream.key.clone();
-        let index = self.streams.insert(stream);
-        self.by_key.insert(key, index);
+    /// Takes a stream in. One of its name that is here already ends its links and leaves its viewers to the new one, as
+    /// far as they can decode it.
+    pub(super) fn put_stream(&mut self, now: Instant, mut stream: Stream) -> usize {
+        let Some(&index) = self.by_key.get(&stream.key) else {
+            let key = stream.key.clone();
+            let index = self.streams.insert(stream);
+            self.by_key.insert(key, index);
+            return index;
+        };
+        self.lose_source(index, EndReason::Superseded);
+        let published = |(at, peer): (usize, &Peer)| {
+            (peer.stream == index && matches!(peer.role, Role::Publisher(_))).then_some(at)
+        };
+        if let Some(former) = self.peers.iter().find_map(published) {
+            self.close_peer(now, former);
+        }
+        let Some(place) = self.streams.get_mut(index) else { return index };
+        let viewers = std::mem::take(&mut place.viewers);
+        let mut unfit = Vec::new();
+        for &viewer in &viewers {
+            let Some(Peer { id, role: Role::Viewer(viewer), .. }) = self.peers.get_mut(viewer) else { continue };
+            if viewer.can_go_on_with(&stream.tracks) {
+                viewer.on_source_restart();
+            } else {
+                unfit.push(*id);
+            }
+        }
+        stream.viewers = viewers;
+        *place = stream;
+        for peer in unfit {
+            self.emit(ShardEvent::ViewerUnfit { peer });
+        }
         index
+    }
+
+    /// A stream's source is gone: links hear why, viewers stay and wait for another.
+    pub(super) fn lose_source(&mut self, index: usize, reason: EndReason) {
+        let Some(stream) = self.streams.get_mut(index) else { return };
+        if let Source::Link(link, _) = std::mem::replace(&mut stream.source, Source::Lost) {
+            self.links.unsubscribe(link, &stream.key);
+        }
+        for (link, handle) in std::mem::take(&mut stream.links) {
+            self.links.end(link, handle, reason);
+        }
+        stream.replicas.clear();
+        stream.forget_pending();
+        self.dirty.retain(|d| *d != index);
+        self.holding.retain(|h| *h != index);
+        self.links.wake();
     }
 
     fn serve(&mut self, now: Instant, link: super::protocol::LinkId, handle: u32, key: &StreamKey) {
@@ -625,44 +671,30 @@ impl ShardCore {
         self.counts.refused_datagrams += refused;
     }
 
-    /// Ends a stream here: links hear that it ended, its peers are closed, replicas are left to the control runtime.
-    pub(super) fn close_stream(&mut self, now: Instant, index: usize) {
-        let Some(stream) = self.streams.get(index) else { return };
-        if let Source::Link(link, _) = stream.source {
-            self.links.unsubscribe(link, &stream.key);
-        }
-        self.forget_stream(now, index);
-    }
-
-    /// As [`Self::close_stream`], for a stream its origin does not send any more.
-    pub(super) fn forget_stream(&mut self, now: Instant, index: usize) {
-        let Some(stream) = self.streams.get(index) else { return };
-        for &(link, handle) in &stream.links {
-            self.links.end(link, handle, EndReason::Finished);
-        }
+    /// Ends a stream here: links hear why, its peers are closed, replicas are left to the control runtime.
+    pub(super) fn close_stream(&mut self, now: Instant, index: usize, reason: EndReason) {
+        self.lose_source(index, reason);
         let peers: Vec<usize> = self.peers.iter().filter(|(_, p)| p.stream == index).map(|(i, _)| i).collect();
         for peer in peers {
             self.close_peer(now, peer);
         }
-        let stream = self.streams.remove(index);
-        self.by_key.remove(&stream.key);
-        self.dirty.retain(|d| *d != index);
-        self.holding.retain(|h| *h != index);
-        self.links.wake();
+        if let Some(stream) = self.streams.try_remove(index) {
+            self.by_key.remove(&stream.key);
+        }
     }
 
     /// Forgets a link whose connection is gone, or closes one that is not.
-    pub(super) fn drop_link(&mut self, now: Instant, link: super::protocol::LinkId) {
+    pub(super) fn drop_link(&mut self, link: super::protocol::LinkId) {
         self.links.remove(link);
-        let mut gone = Vec::new();
+        let mut lost = Vec::new();
         for (index, stream) in &mut self.streams {
             stream.links.retain(|(l, _)| *l != link);
             if matches!(stream.source, Source::Link(l, _) if l == link) {
-                gone.push(index);
+                lost.push(index);
             }
         }
-        for index in gone {
-            self.forget_stream(now, index);
+        for index in lost {
+            self.lose_source(index, EndReason::Moved);
         }
     }
 
@@ -670,7 +702,7 @@ impl ShardCore {
     pub fn stop(&mut self, now: Instant) {
         let streams: Vec<usize> = self.streams.iter().map(|(i, _)| i).collect();
         for stream in streams {
-            self.close_stream(now, stream);
+            self.close_stream(now, stream, EndReason::Draining);
         }
         let peers: Vec<usize> = self.peers.iter().map(|(i, _)| i).collect();
         for peer in peers {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::core::ShardCore;
 use super::messages::From;
-use super::protocol::{LinkId, ShardEvent};
+use super::protocol::{LinkId, PullEnd, ShardEvent};
 use super::stream::{Source, Stream};
 
 /// Events the control runtime has not taken yet, beyond which nobody may ask for more streams.
@@ -86,12 +86,12 @@ impl ShardCore {
             Frame::Refused(refused) => {
                 if let Some(key) = self.links.refused(link, &refused) {
                     let sentence = format!("refused by the origin: {}", refused.code);
-                    self.emit(ShardEvent::PullEnded { link, key, sentence });
+                    self.emit(ShardEvent::PullEnded { link, key, end: PullEnd::Way, sentence });
                 }
             }
             Frame::End { handle, reason } => {
                 if let Some(key) = self.links.ended(link, handle, reason) {
-                    self.pull_ended(now, link, key, reason);
+                    self.pull_ended(link, key, reason);
                 }
             }
             Frame::Ping { .. } | Frame::Pong { .. } => self.links.ping_or_pong(now, link, &frame),
@@ -116,32 +116,37 @@ impl ShardCore {
         matches!(stream.source, Source::Link(source, _) if source == link).then_some(index)
     }
 
+    /// The origin sends a stream, or has another publication of it. Viewers who watch it already go on with it.
     fn subscribed(&mut self, now: Instant, link: LinkId, subscribed: Subscribed) {
         let Some(key) = self.links.subscribed(link, &subscribed) else { return };
-        if self.by_key.contains_key(&key) {
-            self.links.unsubscribe(link, &key);
-            let sentence = match self.brought_by(link, &key) {
-                Some(old) => {
-                    // Another publication, or other tracks: viewers of the old one cannot go on with it.
-                    self.forget_stream(now, old);
-                    "the publisher changed"
+        let source = Source::Link(link, subscribed.handle.0);
+        if let Some(stream) = self.by_key.get(&key).and_then(|index| self.streams.get_mut(*index)) {
+            match stream.source {
+                Source::Publisher(_) => {
+                    self.links.unsubscribe(link, &key);
+                    let sentence = "it is published on this node meanwhile".to_owned();
+                    self.emit(ShardEvent::PullEnded { link, key, end: PullEnd::Way, sentence });
+                    return;
                 }
-                None => "it comes from elsewhere meanwhile",
-            };
-            self.emit(ShardEvent::PullEnded { link, key, sentence: sentence.to_owned() });
-            return;
+                // The subscription stays: only what it brings is another.
+                present if present == source => stream.source = Source::Lost,
+                _ => {}
+            }
         }
         let tracks = Arc::new(subscribed.tracks);
-        let handle = subscribed.handle.0;
-        let stream = Stream::new(now, key.clone(), subscribed.epoch, Arc::clone(&tracks), Source::Link(link, handle));
-        self.add_stream(stream);
+        self.put_stream(now, Stream::new(now, key.clone(), subscribed.epoch, Arc::clone(&tracks), source));
         self.emit(ShardEvent::Pulled { link, key, epoch: subscribed.epoch, tracks });
     }
 
-    fn pull_ended(&mut self, now: Instant, link: LinkId, key: StreamKey, reason: EndReason) {
+    fn pull_ended(&mut self, link: LinkId, key: StreamKey, reason: EndReason) {
         if let Some(index) = self.brought_by(link, &key) {
-            self.forget_stream(now, index);
+            self.lose_source(index, reason);
         }
-        self.emit(ShardEvent::PullEnded { link, key, sentence: reason.to_string() });
+        let end = match reason {
+            EndReason::Finished | EndReason::ByRequest => PullEnd::Stream,
+            EndReason::PublisherLost | EndReason::Superseded => PullEnd::Publication,
+            _ => PullEnd::Way,
+        };
+        self.emit(ShardEvent::PullEnded { link, key, end, sentence: reason.to_string() });
     }
 }

@@ -112,6 +112,7 @@ impl ShardCore {
                 }
             }
             Source::Link(link, handle) => self.links.push_message(link, handle, Some(&from), binary, &data),
+            Source::Lost => {}
         }
         if self.distribution == Distribution::All {
             self.hand_out(now, index, Some(from), came_by, binary, &data);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ams_media::{MediaPacket, SourceClock, StreamTracks};
 use ams_relay::PeerInfo;
+use ams_relay::wire::EndReason;
 use ams_rtc::ice::IceCredentials;
 use ams_rtc::publisher::PublisherSetup;
 use ams_rtc::sdp::PlayAnswer;
@@ -164,10 +165,19 @@ pub enum ShardCommand {
         /// Where the replica was.
         to: ShardNo,
     },
-    /// Forget a stream, or the wish to pull it: links are told it ended, viewers are closed without events.
+    /// A stream has lost its source: links are told why it ended there, viewers wait for another source.
+    Interrupt {
+        /// The stream.
+        key: StreamKey,
+        /// What links are told.
+        reason: EndReason,
+    },
+    /// Forget a stream, or the wish to pull it: links are told why it ended, viewers are closed without events.
     CloseStream {
         /// The stream.
         key: StreamKey,
+        /// What links are told.
+        reason: EndReason,
     },
     /// Count what this shard holds.
     Census(oneshot::Sender<Census>),
@@ -301,8 +311,15 @@ pub enum ShardEvent {
         link: LinkId,
         /// The stream.
         key: StreamKey,
+        /// What is over.
+        end: PullEnd,
         /// The reason, for a person.
         sentence: String,
+    },
+    /// A viewer cannot decode what its stream has become.
+    ViewerUnfit {
+        /// The peer.
+        peer: PeerId,
     },
     /// A relay link broke.
     LinkDown {
@@ -322,6 +339,17 @@ pub enum ShardEvent {
         /// Per layer.
         layers: Vec<LayerReport>,
     },
+}
+
+/// What is over when a pull ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullEnd {
+    /// The way: the stream may be had again, here or elsewhere.
+    Way,
+    /// The publication: another one may follow.
+    Publication,
+    /// The stream, on purpose.
+    Stream,
 }
 
 /// A viewer's wish about its running stream.

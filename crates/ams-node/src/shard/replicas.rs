@@ -25,15 +25,12 @@ impl ShardCore {
     ) {
         if let Some(&index) = self.by_key.get(&key) {
             let Some(stream) = self.streams.get(index) else { return };
-            if !matches!(stream.source, Source::Shard(_))
-                || (stream.epoch, stream.source) == (epoch, Source::Shard(home))
-            {
+            let is_home = matches!(stream.source, Source::Publisher(_));
+            if is_home || (stream.epoch, stream.source) == (epoch, Source::Shard(home)) {
                 return;
             }
-            // Of a publication that is over.
-            self.close_stream(now, index);
         }
-        self.add_stream(Stream::new(now, key, epoch, tracks, Source::Shard(home)));
+        self.put_stream(now, Stream::new(now, key, epoch, tracks, Source::Shard(home)));
     }
 
     /// This shard is the home and has one more replica to feed.

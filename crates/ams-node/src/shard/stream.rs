@@ -24,6 +24,8 @@ pub enum Source {
     Link(LinkId, u32),
     /// Another shard of this node.
     Shard(ShardNo),
+    /// Nowhere at the moment: its source was lost, and another may come.
+    Lost,
 }
 
 /// One layer of one track.
@@ -213,6 +215,14 @@ impl Stream {
         }
         self.pending.push(packet);
         true
+    }
+
+    /// Forgets what viewers did not get yet.
+    pub fn forget_pending(&mut self) {
+        self.pending.clear();
+        self.held.clear();
+        self.held_since = None;
+        self.held_whole = false;
     }
 
     /// Whether a packet is of an audio track.

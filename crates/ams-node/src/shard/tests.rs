@@ -1,12 +1,14 @@
 //! A shard driven by hand: what publishers, viewers, siblings and edges get out of it.
 
 mod harness;
+mod interruption;
 mod messages;
 mod netsim;
 
 use std::sync::Arc;
 
 use ams_media::MediaPacket;
+use ams_relay::wire::EndReason;
 use ams_rtc::ice::IceCredentials;
 use ams_rtc::rtcp::{self, SenderInfo};
 use ams_rtc::rtp::HeaderFields;
@@ -14,7 +16,7 @@ use ams_rtc::transport::CloseReason;
 use ams_types::{Epoch, ExtSeq, MediaKind, Pt, Ssrc};
 
 use super::fan_out::{HOLD, HOLD_VIEWERS_MIN};
-use super::protocol::{PeerId, ShardCommand, ShardEvent, ShardMedia, ShardNo};
+use super::protocol::{LinkId, PeerId, PullEnd, ShardCommand, ShardEvent, ShardMedia, ShardNo};
 use harness::{AUDIO, Got, VIDEO, World, key, ms, payload};
 
 const BOTH: [MediaKind; 2] = [MediaKind::Video, MediaKind::Audio];
@@ -360,7 +362,7 @@ fn what_leaves_leaves_nothing_behind() {
     world.pass(ms(9900));
     let events = world.events(0);
     assert_eq!(closed(&events), [(published, &CloseReason::ConsentLost)]);
-    world.command(0, ShardCommand::CloseStream { key: key("s") });
+    world.command(0, ShardCommand::CloseStream { key: key("s"), reason: EndReason::Finished });
     let census = world.census(0);
     assert_eq!((census.publishers, census.viewers, census.streams, census.addresses), (0, 0, 0, 0));
 }
@@ -437,7 +439,7 @@ fn a_replica_serves_viewers_of_another_shard() {
     world.command(0, ShardCommand::StopReplica { key: key("s"), to: ShardNo(1) });
     world.send(publisher, VIDEO, 4, 12_000, false);
     assert_eq!(world.clients[viewer].of(V).len(), 3);
-    world.command(1, ShardCommand::CloseStream { key: key("s") });
+    world.command(1, ShardCommand::CloseStream { key: key("s"), reason: EndReason::Finished });
     assert_eq!(world.clients[viewer].byes, 1);
     assert_eq!((world.census(1).streams, world.census(1).viewers, world.census(1).addresses), (0, 0, 0));
 }
@@ -479,15 +481,20 @@ fn what_a_sibling_still_sends_of_a_former_publication_is_ignored() {
 // --- relay -------------------------------------------------------------------------------------------------------------
 
 /// Shard 1 pulls a stream that shard 0 publishes, as edge and origin.
-fn pulled(world: &mut World, id: &str) -> super::protocol::LinkId {
-    let link = world.link(0, 1);
+fn pulled(world: &mut World, id: &str) -> LinkId {
+    pulled_from(world, 0, id)
+}
+
+/// Shard 1 pulls a stream from the shard that publishes it.
+fn pulled_from(world: &mut World, origin: usize, id: &str) -> LinkId {
+    let link = world.link(origin, 1);
     world.command(1, ShardCommand::Pull { link, key: key(id) });
-    let asked = world.events(0).into_iter().find_map(|event| match event {
+    let asked = world.events(origin).into_iter().find_map(|event| match event {
         ShardEvent::ServeRequested { link: l, handle, key: k } if l == link && k == key(id) => Some(handle),
         _ => None,
     });
     let handle = asked.expect("the origin was asked");
-    world.command(0, ShardCommand::Serve { link, handle, key: key(id) });
+    world.command(origin, ShardCommand::Serve { link, handle, key: key(id) });
     link
 }
 
@@ -519,10 +526,12 @@ fn an_edge_gets_a_stream_once_and_gives_it_to_many() {
     }
     assert_eq!(world.census(1).relay_packets_in, 11, "one copy, however many viewers");
 
-    // The publisher leaves: the edge's viewers are told at once.
-    world.command(0, ShardCommand::CloseStream { key: key("s") });
+    // The publisher leaves: the edge is told at once, and its viewers as soon as it says so.
+    let close = || ShardCommand::CloseStream { key: key("s"), reason: EndReason::Finished };
+    world.command(0, close());
     let events = world.events(1);
-    assert!(events.iter().any(|e| matches!(e, ShardEvent::PullEnded { key: k, .. } if *k == key("s"))), "{events:?}");
+    assert!(events.iter().any(|e| matches!(e, ShardEvent::PullEnded { end: PullEnd::Stream, .. })), "{events:?}");
+    world.command(1, close());
     assert!(viewers.iter().all(|v| world.clients[*v].byes == 1));
     for shard in [0, 1] {
         let census = world.census(shard);
@@ -545,14 +554,14 @@ fn an_edge_lets_go_and_may_come_back() {
         });
         world.command(0, ShardCommand::Serve { link, handle: handle.unwrap(), key: key("s") });
         assert_eq!((world.census(0).served, world.census(1).streams), (1, 1), "round {round}");
-        world.command(1, ShardCommand::CloseStream { key: key("s") });
+        world.command(1, ShardCommand::CloseStream { key: key("s"), reason: EndReason::Finished });
         assert_eq!((world.census(0).served, world.census(1).streams), (0, 0), "round {round}");
         let events = world.events(0);
         assert!(matches!(events[..], [ShardEvent::ServeEnded { .. }]), "{events:?}");
     }
     // A pull that is given up before it is answered is not answered later.
     world.command(1, ShardCommand::Pull { link, key: key("s") });
-    world.command(1, ShardCommand::CloseStream { key: key("s") });
+    world.command(1, ShardCommand::CloseStream { key: key("s"), reason: EndReason::Finished });
     world.events(1);
     let events = world.events(0);
     let [ShardEvent::ServeRequested { handle, .. }, ShardEvent::ServeEnded { .. }] = events[..] else {
@@ -564,7 +573,7 @@ fn an_edge_lets_go_and_may_come_back() {
 }
 
 #[test]
-fn a_broken_link_ends_what_it_brought() {
+fn a_broken_link_leaves_viewers_to_be_ended_or_taken_over() {
     let mut world = World::new(2);
     let (publisher, _) = world.publisher(0, "s", 1, &BOTH);
     world.send(publisher, VIDEO, 1, 0, true);
@@ -572,12 +581,16 @@ fn a_broken_link_ends_what_it_brought() {
     let link = pulled(&mut world, "s");
     let (viewer, _) = world.viewer(1, "s", true);
     world.cut(link);
-    assert_eq!(world.clients[viewer].byes, 1);
-    assert_eq!((world.census(0).served, world.census(1).streams, world.census(1).viewers), (0, 0, 0));
+    assert_eq!(world.clients[viewer].byes, 0);
+    assert_eq!((world.census(0).served, world.census(1).streams, world.census(1).viewers), (0, 1, 1));
     world.events(1);
     world.command(1, ShardCommand::Pull { link, key: key("s") });
     let events = world.events(1);
-    assert!(matches!(events[..], [ShardEvent::PullEnded { .. }]), "asked on a link that is gone: {events:?}");
+    let on_a_dead_link = matches!(events[..], [ShardEvent::PullEnded { end: PullEnd::Way, .. }]);
+    assert!(on_a_dead_link, "{events:?}");
+    world.command(1, ShardCommand::CloseStream { key: key("s"), reason: EndReason::PublisherLost });
+    assert_eq!(world.clients[viewer].byes, 1);
+    assert_eq!((world.census(1).streams, world.census(1).viewers), (0, 0));
 }
 
 #[test]
@@ -614,5 +627,11 @@ fn at_the_end_everybody_hears_of_it() {
     world.shards[0].core.stop(now);
     world.settle();
     assert!(!world.clients[publisher].peer.is_connected(), "close_notify");
-    assert_eq!((world.clients[at_origin].byes, world.clients[at_edge].byes), (1, 1));
+    assert_eq!(
+        (world.clients[at_origin].byes, world.clients[at_edge].byes),
+        (1, 0),
+        "the edge may find another origin"
+    );
+    let events = world.events(1);
+    assert!(events.iter().any(|e| matches!(e, ShardEvent::PullEnded { end: PullEnd::Way, .. })), "{events:?}");
 }

@@ -15,17 +15,10 @@ fn directory() -> Directory {
 
 fn add_stream(directory: &mut Directory, id: &str) {
     let (state, _) = watch::channel(PullState::Here);
-    let stream = LocalStream {
-        epoch: Epoch(1),
-        tracks: Arc::default(),
-        home: HOME,
-        replicas: HashSet::new(),
-        origin: Origin::Pulled { link: Some(LinkId(1)), state, attempt: 1 },
-        viewers: HashSet::new(),
-        served: HashSet::new(),
-        idle_since: None,
-        layers: Vec::new(),
-    };
+    let mut stream = LocalStream::pulled(state, 1);
+    if let Origin::Pulled { link, .. } = &mut stream.origin {
+        *link = Some(LinkId(1));
+    }
     directory.streams.insert(key(id), stream);
 }
 
@@ -48,6 +41,7 @@ fn add_viewer(
         door: Door::Http,
         candidates: 0,
         started: false,
+        left: false,
     };
     directory.sessions.insert(session.clone(), entry);
     directory.peers.insert(PeerId(n), session.clone());
@@ -135,12 +129,13 @@ fn a_publisher_leaves_its_stream_to_be_ended() {
         peer: PeerId(1),
         key: key("s"),
         shard: None,
-        role: Role::Publisher { lease: lease.clone(), live: false },
+        role: Role::Publisher { lease: lease.clone(), live: false, restores: false },
         events,
         etag: String::new(),
         door: Door::WebSocket,
         candidates: 0,
         started: false,
+        left: false,
     };
     directory.sessions.insert(session.clone(), entry);
     add_stream(&mut directory, "s");
