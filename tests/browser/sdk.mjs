@@ -10,6 +10,9 @@
 //                                     `afterMs` counts from the last call on "on", or on "from":"…" of another adaptor
 //   {"do":"never","on":"p","info"|"error":"…","for":3}        that callback does not come within these seconds
 //   {"do":"frames","on":"v","min":60,"within":20}              so many more decoded frames
+//   {"do":"mark","on":"v"}                                     what is waited for from here on comes after this
+//   {"do":"resumes","on":"v","from":"p","info":"…","within":10} a pause of the picture ends after the mark; `afterMs` counts
+//                                     from that callback of the other adaptor
 //   {"do":"watch","on":"v","seconds":5}                        sums up what is seen and heard
 //   {"do":"sleep","seconds":1}      {"do":"close","on":"v"}    the page goes away without a word
 //   {"do":"webplayer","name":"w","base":"http://…/WebRTCAppEE/","stream":"stream1"}
@@ -167,6 +170,23 @@ await run(option.deadline, async () => {
             why: `fewer than ${min} frames in ${within} s`,
             framesDecoded: (await sample()).heard.framesDecoded,
           };
+    },
+    async mark({ on }) {
+      actor(on).since = Date.now();
+    },
+    async resumes(step) {
+      const one = actor(step.on);
+      const pause = await until(
+        async () =>
+          (await one.page.evaluate((video) => window.amsProbe.pauses(video), one.video)).find(
+            ({ until: at }) => at >= one.since,
+          ),
+        (step.within ?? 10) * 1000,
+        50,
+      );
+      if (!pause) return { ok: false, why: `no picture again within ${step.within ?? 10} s` };
+      const word = await find(actor(step.from), step);
+      return { afterMs: pause.until - word.at, pausedMs: pause.ms };
     },
     async watch({ on, seconds = 5 }) {
       const one = actor(on);

@@ -1,6 +1,6 @@
 //! Origins and publishers that are lost: viewers stay connected and go on with whoever brings the stream next.
 //!
-//! `AMS_FAILOVER_ROUNDS` is how often an origin is killed, 4 by default.
+//! `AMS_TEST_FAILOVER_ROUNDS` is how often an origin is killed, 4 by default.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ fn at(moment: &Mutex<Option<Instant>>) -> Result<Instant> {
 
 #[test]
 fn an_origin_that_is_killed_costs_its_viewers_a_pause_and_nothing_else() {
-    let rounds: u64 = std::env::var("AMS_FAILOVER_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let rounds: u64 = std::env::var("AMS_TEST_FAILOVER_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
     long_case(Duration::from_secs(60 + 20 * rounds), async move {
         let mut cluster = Cluster::start(ClusterOptions::new(100, 2)).await?;
         let mut other = NodeProcess::start(cluster.node("origin", 30)).await?;

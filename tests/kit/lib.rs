@@ -4,6 +4,7 @@
 //! Owns what several test targets need; asserts nothing by itself. Everything waits for a condition with a deadline.
 
 pub mod ams;
+pub mod balancer;
 pub mod case;
 pub mod cluster;
 pub mod driver;

@@ -247,7 +247,7 @@ export const LOCAL = {
     advice: "The publisher may be starting, or a firewall may block UDP. This page tries again by itself.",
   },
   mediaStopped: {
-    text: "Nothing has arrived for a few seconds.",
+    text: "Nothing has arrived for a moment.",
     advice: "The publisher may have lost its network. Playing goes on when it returns.",
   },
   badDescription: {

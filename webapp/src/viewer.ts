@@ -14,7 +14,7 @@ const OFFER_DEADLINE_MS = 5000;
 const MEDIA_LATE_MS = 4000;
 const MEDIA_DEADLINE_MS = 12_000;
 /** Silence of the media: first said, then acted upon. The server itself keeps viewers of an interrupted stream 10 s. */
-const SILENCE_LATE_MS = 3000;
+const SILENCE_LATE_MS = 1500;
 const SILENCE_DEADLINE_MS = 15_000;
 /** A waiting viewer is called when the stream starts; asking again now and then covers a call that got lost. */
 const WAITING_ASK_MS = 15_000;

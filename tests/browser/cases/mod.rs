@@ -1,6 +1,7 @@
 //! The cases, and what they share: turns, a demo to talk to, and what counts as seen and heard.
 
 mod cluster;
+mod failover;
 mod loss;
 mod pages;
 mod playout;

@@ -151,19 +151,27 @@ async fn sdk_gets_the_named_errors_and_goes_on() {
     steps.extend(watched(json!({"streamId": "mine"})));
     steps.push(json!({"do": "wait", "on": "viewer", "info": "data_channel_opened"}));
     steps.push(json!({"do": "watch", "on": "viewer", "seconds": 3}));
-    // Closing the page is as good as stopping: the name is free again.
+    // Closing the page frees the name, and whoever publishes it next takes its viewers over.
+    steps.push(json!({"do": "mark", "on": "viewer"}));
     steps.push(json!({"do": "close", "on": "publisher"}));
-    steps.push(json!({"do": "wait", "on": "viewer", "info": "play_finished"}));
     steps.extend(opened("third", &origin, false));
     steps.push(json!({"do": "call", "on": "third", "method": "publish", "args": ["mine"]}));
-    steps.push(json!({"do": "wait", "on": "third", "info": "publish_started"}));
+    steps.push(json!({"do": "wait", "on": "third", "info": "session_restored"}));
+    steps.push(json!({"do": "resumes", "on": "viewer", "from": "third", "info": "session_restored"}));
+    steps.push(json!({"do": "frames", "on": "viewer", "min": 20, "within": 30}));
     steps.push(json!({"do": "call", "on": "third", "method": "stop", "args": ["mine"]}));
     steps.push(json!({"do": "wait", "on": "third", "info": "publish_finished"}));
+    steps.push(json!({"do": "wait", "on": "viewer", "info": "play_finished", "from": "third"}));
     let result = play(&steps).await;
 
     assert_eq!(step(&result, "publisher", "wait", "invalidStreamName")["detail"]["streamId"], "a room/ä");
     say_after(&result, "viewer", "play_started");
     saw_in_scenario(&result, "viewer");
+    let again = step(&result, "viewer", "resumes", "session_restored");
+    say(&format!(
+        "sdk viewer: picture {} ms after session_restored, {} ms of pause",
+        again["afterMs"], again["pausedMs"]
+    ));
     let heard = callbacks(&result, "third");
     assert!(heard.iter().all(|name| name != "streamIdInUse"), "{heard:?}");
 }

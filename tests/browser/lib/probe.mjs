@@ -57,7 +57,7 @@ export function installProbe() {
     /** Starts the clock of a video at the next press of `button`, or now; the first frame stops it. */
     arm(videoSelector, buttonSelector) {
       const video = document.querySelector(videoSelector);
-      const state = { startedAt: undefined, firstFrameMs: undefined, presented: 0 };
+      const state = { startedAt: undefined, firstFrameMs: undefined, presented: 0, pauses: [] };
       videos.set(video, { state });
       const start = () => {
         state.startedAt ??= performance.now();
@@ -66,7 +66,11 @@ export function installProbe() {
         document.querySelector(buttonSelector).addEventListener("click", start, { capture: true, once: true });
       else start();
       const frame = (now) => {
-        if (state.presented > 0) state.longestGap = Math.max(state.longestGap ?? 0, now - state.frameAt);
+        if (state.presented > 0) {
+          const gap = now - state.frameAt;
+          state.longestGap = Math.max(state.longestGap ?? 0, gap);
+          if (gap > 500) state.pauses.push({ until: Date.now(), ms: Math.round(gap) });
+        }
         state.frameAt = now;
         state.presented += 1;
         state.firstFrameMs ??= Math.round(now - state.startedAt);
@@ -74,6 +78,8 @@ export function installProbe() {
       };
       video.requestVideoFrameCallback(frame);
     },
+    /** Times longer than half a second without a new frame, and when they ended. */
+    pauses: (videoSelector) => videos.get(document.querySelector(videoSelector))?.state.pauses ?? [],
     /** What can be seen and heard now. */
     async sample(videoSelector) {
       const video = document.querySelector(videoSelector);

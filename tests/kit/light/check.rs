@@ -146,6 +146,7 @@ impl MediaCheck {
 
     /// An opened RTP packet.
     pub(super) fn packet(&mut self, packet: &[u8], counts: &Counts) {
+        count(&counts.received);
         let Ok(header) = RtpHeader::parse(packet) else { return wrong(counts, "no RTP header".to_owned()) };
         let mut payload = packet.get(header.payload.clone()).unwrap_or_default();
         let (mut ssrc, mut seq, mut repeated) = (header.ssrc.0, header.seq, false);

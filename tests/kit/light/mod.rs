@@ -37,6 +37,8 @@ pub struct Counts {
     pub connected: AtomicBool,
     /// The other end closed.
     pub closed: AtomicBool,
+    /// Media packets received and opened, whatever is in them.
+    pub received: AtomicU64,
     /// Video packets received and checked, or made by a publisher.
     pub video: AtomicU64,
     /// Audio packets received and checked, or made by a publisher.
@@ -397,6 +399,15 @@ impl LightViewer {
             (self.counts.get(|c| &c.takeovers) >= times).then_some(())
         })
         .await
+    }
+
+    /// Waits until at least this many more packets came, of whatever media.
+    ///
+    /// # Errors
+    /// They did not within `limit`.
+    pub async fn wait_packets(&self, more: u64, limit: Duration) -> Result<()> {
+        let wanted = self.counts.get(|c| &c.received) + more;
+        eventually("packets", limit, || async { (self.counts.get(|c| &c.received) >= wanted).then_some(()) }).await
     }
 
     /// Waits until at least this many more video packets came.
