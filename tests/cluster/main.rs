@@ -4,6 +4,7 @@
 //! soon, and what is left when something is killed. Judged by bytes, documents and figures alone. Needs what
 //! `tests/env/with-mongo` provides.
 
+mod counts;
 mod documents;
 mod errors;
 mod failover;

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use mongodb::Client;
+use mongodb::bson::doc;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -18,7 +20,76 @@ use crate::node::free_port;
 pub struct Mongod {
     port: u16,
     data: TempDir,
+    /// The replica set it is a member of.
+    set: Option<&'static str>,
     child: Child,
+}
+
+/// A replica set of three members, of which one can be lost.
+#[derive(Debug)]
+pub struct ReplicaSet {
+    members: Vec<Mongod>,
+}
+
+/// The name of every test's replica set.
+const SET: &str = "three";
+
+impl ReplicaSet {
+    /// Starts three servers and waits until one of them is primary.
+    ///
+    /// # Errors
+    /// `AMS_TEST_MONGOD` is not set, or they did not come together.
+    pub async fn start() -> Result<Self> {
+        let members = futures_util::future::try_join_all((0..3).map(|_| Mongod::start_as(Some(SET)))).await?;
+        let set = Self { members };
+        let hosts: Vec<_> = (0i32..)
+            .zip(&set.members)
+            .map(|(at, member)| doc! { "_id": at, "host": format!("127.0.0.1:{}", member.port) })
+            .collect();
+        // Elections as quick as operators set them who care.
+        let settings = doc! { "electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500 };
+        let config = doc! { "_id": SET, "members": hosts, "settings": settings };
+        let first = Client::with_uri_str(format!("{}/?directConnection=true", set.members[0].uri())).await?;
+        first.database("admin").run_command(doc! { "replSetInitiate": config }).await?;
+        eventually("the set has a primary", Duration::from_secs(30), || async { set.primary().await.ok() }).await?;
+        Ok(set)
+    }
+
+    /// Its URI.
+    pub fn uri(&self) -> String {
+        let hosts: Vec<_> = self.members.iter().map(|member| format!("127.0.0.1:{}", member.port)).collect();
+        format!("mongodb://{}/?replicaSet={SET}", hosts.join(","))
+    }
+
+    /// Which member is primary.
+    async fn primary(&self) -> Result<usize> {
+        for (at, member) in self.members.iter().enumerate() {
+            let uri = format!("{}/?directConnection=true&serverSelectionTimeoutMS=500", member.uri());
+            let hello = Client::with_uri_str(uri).await?.database("admin").run_command(doc! { "hello": 1 }).await;
+            if hello.is_ok_and(|hello| hello.get_bool("isWritablePrimary").unwrap_or(false)) {
+                return Ok(at);
+            }
+        }
+        anyhow::bail!("no primary")
+    }
+
+    /// Kills the primary as `kill -9` does. Returns its place.
+    ///
+    /// # Errors
+    /// There is none, or the system would not.
+    pub async fn kill_primary(&mut self) -> Result<usize> {
+        let at = self.primary().await?;
+        self.members[at].kill()?;
+        Ok(at)
+    }
+
+    /// Starts a killed member again.
+    ///
+    /// # Errors
+    /// It did not start.
+    pub async fn restart(&mut self, at: usize) -> Result<()> {
+        self.members[at].restart().await
+    }
 }
 
 impl Mongod {
@@ -27,9 +98,13 @@ impl Mongod {
     /// # Errors
     /// `AMS_TEST_MONGOD` is not set, or it did not start.
     pub async fn start() -> Result<Self> {
+        Self::start_as(None).await
+    }
+
+    async fn start_as(set: Option<&'static str>) -> Result<Self> {
         let (port, data) = (free_port(Ipv4Addr::LOCALHOST)?, tempfile::tempdir()?);
-        let child = spawn(port, &data)?;
-        let server = Self { port, data, child };
+        let child = spawn(port, &data, set)?;
+        let server = Self { port, data, set, child };
         server.wait_ready().await?;
         Ok(server)
     }
@@ -54,7 +129,7 @@ impl Mongod {
     /// # Errors
     /// It did not start.
     pub async fn restart(&mut self) -> Result<()> {
-        self.child = spawn(self.port, &self.data)?;
+        self.child = spawn(self.port, &self.data, self.set)?;
         self.wait_ready().await
     }
 
@@ -74,7 +149,7 @@ impl Drop for Mongod {
     }
 }
 
-fn spawn(port: u16, data: &TempDir) -> Result<Child> {
+fn spawn(port: u16, data: &TempDir, set: Option<&str>) -> Result<Child> {
     let program = std::env::var_os("AMS_TEST_MONGOD")
         .context("AMS_TEST_MONGOD is not set: run this through tests/run, or tests/env/with-mongo")?;
     Command::new("setpriv")
@@ -83,6 +158,7 @@ fn spawn(port: u16, data: &TempDir) -> Result<Child> {
         .arg("--dbpath")
         .arg(data.path())
         .args(["--port", &port.to_string(), "--bind_ip", "127.0.0.1", "--nounixsocket"])
+        .args(set.map(|set| ["--replSet", set]).into_iter().flatten())
         .args(["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

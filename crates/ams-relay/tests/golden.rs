@@ -7,7 +7,7 @@ use std::time::Duration;
 use ams_media::{AbsCaptureTime, LayerInfo, StreamTracks, Sublayer, TrackInfo};
 use ams_relay::handshake::{Handshake, HandshakeConfig, Progress};
 use ams_relay::wire::{
-    Auth, AuthMethod, DataMessage, EndReason, EpochLow, FRAME_LEN_MAX, Features, Frame, FrameKind, Gap,
+    Auth, AuthMethod, DataMessage, EndReason, EpochLow, FRAME_LEN_MAX, Features, Find, Found, Frame, FrameKind, Gap,
     HANDSHAKE_FRAME_LEN_MAX, Hello, MediaExtensions, MediaFrame, Parsed, Position, RefuseCode, Refused, Reject,
     RejectCode, Resume, Role, StreamHandle, StreamState, Subscribe, Subscribed, Timing,
 };
@@ -97,6 +97,12 @@ fn frames() -> Vec<((&'static str, &'static str), Frame<'static>)> {
         ),
         (golden!("stream_state"), Frame::StreamState { handle, state: StreamState::Interrupted }),
         (golden!("end"), Frame::End { handle, reason: EndReason::Finished }),
+        (golden!("find"), Frame::Find(Find { nonce: 9, key: stream_key() })),
+        (
+            golden!("found"),
+            Frame::Found(Found { nonce: 9, held: true, live: true, epoch: Epoch(0x1_0000_0002), silent_ms: 20 }),
+        ),
+        (golden!("audience"), Frame::Audience { handle, viewers: 1500 }),
         (
             golden!("media_plain"),
             Frame::Media(MediaFrame {

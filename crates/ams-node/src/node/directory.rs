@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ams_api::port::{Door, EndReason, SessionEvent, SessionId};
 use ams_media::StreamTracks;
-use ams_registry::{Lease, OriginAddress};
+use ams_registry::{ClaimRequest, Lease, OriginAddress};
 use ams_relay::Redial;
 use ams_rtc::sdp::PlayOffer;
 use ams_types::{Epoch, StreamKey};
@@ -38,8 +38,6 @@ pub enum Origin {
     Published {
         /// The publisher's session.
         session: SessionId,
-        /// What it claimed in the registry.
-        lease: Lease,
         /// Its media has come.
         live: bool,
         /// The registry knows that.
@@ -88,8 +86,10 @@ pub struct LocalStream {
     pub origin: Origin,
     /// Sessions that watch it here.
     pub viewers: HashSet<SessionId>,
-    /// Links it is served on: edges that pull it.
-    pub served: HashSet<LinkId>,
+    /// Links it is served on, to edges that pull it, and how many watch it there.
+    pub served: HashMap<LinkId, u32>,
+    /// How many watch it, as was last written to the registry or told to its origin.
+    pub told_viewers: u32,
     /// Since when nobody has watched it; none while somebody does.
     pub idle_since: Option<Instant>,
     /// Its viewers wait for another source; none while they have one.
@@ -119,7 +119,8 @@ impl LocalStream {
             replicas: HashSet::new(),
             origin: Origin::Pulled { link: None, state, attempt },
             viewers: HashSet::new(),
-            served: HashSet::new(),
+            served: HashMap::new(),
+            told_viewers: 0,
             idle_since: Some(Instant::now()),
             interruption: None,
             layers: Vec::new(),
@@ -134,6 +135,12 @@ impl LocalStream {
             self.heard = (packets, now);
         }
         self.layers = layers;
+    }
+
+    /// How many watch it here and at the edges that pull it from here.
+    pub fn audience(&self) -> u32 {
+        let here = u32::try_from(self.viewers.len()).unwrap_or(u32::MAX);
+        self.served.values().fold(here, |sum, viewers| sum.saturating_add(*viewers))
     }
 
     /// Whether nothing of it has come for a while.
@@ -162,19 +169,27 @@ impl LocalStream {
 #[derive(Debug)]
 pub enum Role {
     /// It publishes its stream.
-    Publisher {
-        /// What it claimed.
-        lease: Lease,
-        /// Its media has come.
-        live: bool,
-        /// It took a lost publication up.
-        restores: bool,
-    },
+    Publisher(Box<Publication>),
     /// It watches its stream.
     Viewer {
         /// Our offer, until it is answered.
         offer: Option<Box<PlayOffer>>,
     },
+}
+
+/// What a publisher's session has the right to.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// What it claims with, also when the registry forgets it.
+    pub wish: ClaimRequest,
+    /// What it claimed.
+    pub lease: Lease,
+    /// The registry knows of it; if not, the registry was away.
+    pub recorded: bool,
+    /// Its media has come.
+    pub live: bool,
+    /// It took a lost publication up.
+    pub restores: bool,
 }
 
 /// One session.
@@ -227,6 +242,8 @@ pub struct Directory {
     pub streams: HashMap<StreamKey, LocalStream>,
     /// Publications of this node that were lost, and when: whoever comes back in time restores one.
     pub lost: HashMap<StreamKey, Instant>,
+    /// Ids that are just being claimed: not published yet, but nobody else's.
+    pub claiming: HashSet<StreamKey>,
     /// Streams somebody waits for, and how many do.
     pub waiting: HashMap<StreamKey, usize>,
     /// The shard each relay link is on.
@@ -321,9 +338,7 @@ impl Directory {
     pub fn unserve(&mut self, now: Instant, link: LinkId, key: &StreamKey) -> Option<IdleReplica> {
         let shard = self.links.get(&link).copied();
         let stream = self.streams.get_mut(key)?;
-        if !stream.served.remove(&link) {
-            return None;
-        }
+        stream.served.remove(&link)?;
         stream.note_idle(now);
         self.release_replica(key, shard?)
     }
@@ -332,7 +347,7 @@ impl Directory {
     fn release_replica(&mut self, key: &StreamKey, shard: ShardNo) -> Option<IdleReplica> {
         let stream = self.streams.get_mut(key)?;
         let watched = stream.viewers.iter().any(|v| self.sessions.get(v).is_some_and(|s| s.shard == Some(shard)));
-        let served = stream.served.iter().any(|l| self.links.get(l) == Some(&shard));
+        let served = stream.served.keys().any(|l| self.links.get(l) == Some(&shard));
         if watched || served || !stream.replicas.remove(&shard) {
             return None;
         }
@@ -403,6 +418,7 @@ impl Directory {
         stream.origin = origin;
         stream.layers.clear();
         stream.heard = (0, Instant::now());
+        stream.told_viewers = 0;
         if !stream.viewers.is_empty() {
             stream.interruption.get_or_insert(interruption);
         }

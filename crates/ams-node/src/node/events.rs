@@ -35,6 +35,13 @@ impl NodeCore {
                     let node = Arc::clone(&self);
                     self.tasks.spawn(async move { node.peer_closed(peer, &reason).await });
                 }
+                ShardEvent::FindRequested { link, nonce, key } => self.find_requested(link, nonce, &key).await,
+                ShardEvent::Audience { link, key, viewers } => {
+                    let mut directory = self.directory();
+                    if let Some(told) = directory.streams.get_mut(&key).and_then(|s| s.served.get_mut(&link)) {
+                        *told = viewers;
+                    }
+                }
                 ShardEvent::ServeRequested { link, handle, key } => self.serve_requested(link, handle, key).await,
                 ShardEvent::ServeEnded { link, key } => self.serve_ended(link, &key).await,
                 ShardEvent::Pulled { link, key, epoch, tracks } => self.pulled(key, link, epoch, tracks).await,
@@ -68,7 +75,7 @@ impl NodeCore {
         }
         let sentence = reason.to_string();
         let started = self.directory().sessions.get(&session).is_some_and(|s| match &s.role {
-            Role::Publisher { live, .. } => *live,
+            Role::Publisher(publication) => publication.live,
             Role::Viewer { .. } => s.started,
         });
         let end = match reason {
@@ -84,7 +91,7 @@ impl NodeCore {
         let mut directory = self.directory();
         let Some(entry) = directory.sessions.get_mut(session) else { return false };
         entry.left = true;
-        matches!(entry.role, Role::Publisher { .. })
+        matches!(entry.role, Role::Publisher(_))
     }
 
     async fn viewer_unfit(self: &Arc<Self>, peer: PeerId) {
@@ -110,7 +117,7 @@ impl NodeCore {
             self.command(shard, ShardCommand::ClosePeer { peer: ended.peer }).await;
         }
         self.drop_replica(removed.idle_replica).await;
-        let Role::Publisher { lease, .. } = &ended.role else {
+        let Role::Publisher(publication) = &ended.role else {
             ended.tell(SessionEvent::Ended(reason));
             return true;
         };
@@ -122,8 +129,8 @@ impl NodeCore {
             EndReason::NodeStopping => Some(ReleaseReason::TerminatedUnexpectedly),
             _ => Some(ReleaseReason::Finished),
         };
-        if let Some(release) = release {
-            self.release(lease, release).await;
+        if let Some(release) = release.filter(|_| publication.recorded) {
+            self.release(publication.lease.clone(), release).await;
         }
         self.directory().released(&ended.key, released);
         ended.tell(SessionEvent::Ended(reason));

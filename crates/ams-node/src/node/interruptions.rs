@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ams_api::port::EndReason;
-use ams_registry::StreamLocation;
+use ams_registry::OriginAddress;
 use ams_relay::{Redial, wire};
-use ams_types::{AppName, StreamId, StreamKey};
+use ams_types::{AppName, Epoch, StreamId, StreamKey};
 use futures_util::StreamExt;
 use tokio::sync::{MutexGuard, watch};
 use tracing::info;
@@ -121,39 +121,54 @@ impl NodeCore {
         lost.into_iter().map(|(key, _)| key).collect()
     }
 
-    /// Asks the registry whether lost streams are live somewhere.
+    /// Asks the registry, or while it is away the nodes, whether lost streams are live somewhere.
     async fn seek(self: &Arc<Self>, lost: Vec<StreamKey>) {
         let mut by_app: HashMap<AppName, Vec<StreamId>> = HashMap::new();
         for key in lost {
             by_app.entry(key.app).or_default().push(key.id);
         }
         for (app, ids) in by_app {
-            let result = self.registry.find_live(&app, &ids, now_ms()).await;
-            self.note_registry(&result, result.is_err());
-            let live = result.unwrap_or_default().into_iter().map(|id| StreamKey::new(app.clone(), id));
-            let lookups = futures_util::stream::iter(live).for_each_concurrent(LOOKUPS_AT_ONCE, |key| async move {
-                if let Ok(Some(location)) = self.lookup(&key).await {
-                    self.take_up(key, location);
+            let mut live = None;
+            if self.is_registry_ok() && !self.is_registry_behind() {
+                let result = self.registry.find_live(&app, &ids, now_ms()).await;
+                self.note_registry(&result, result.is_err());
+                live = result.ok();
+            }
+            let keys =
+                |ids: Vec<StreamId>| ids.into_iter().map(|id| StreamKey::new(app.clone(), id)).collect::<Vec<_>>();
+            let Some(live) = live else {
+                for (key, (origin, found)) in self.ask_around(&keys(ids)).await.holders {
+                    if found.live {
+                        self.take_up(key, origin, found.epoch);
+                    }
                 }
-            });
+                continue;
+            };
+            let lookups =
+                futures_util::stream::iter(keys(live)).for_each_concurrent(LOOKUPS_AT_ONCE, |key| async move {
+                    if let Ok(Some(location)) = self.lookup(&key).await
+                        && location.is_live()
+                        && let Some(origin) = location.origin
+                    {
+                        self.take_up(key, origin, location.epoch);
+                    }
+                });
             lookups.await;
         }
     }
 
     /// Pulls a lost stream from where it is said to be now, unless that was tried in vain a moment ago.
-    fn take_up(self: &Arc<Self>, key: StreamKey, location: StreamLocation) {
-        let (StreamLocation { epoch, .. }, true) = (&location, location.is_live()) else { return };
-        let Some(origin) = location.origin.clone() else { return };
+    fn take_up(self: &Arc<Self>, key: StreamKey, origin: OriginAddress, epoch: Epoch) {
         let now = Instant::now();
         let attempt = self.next_attempt();
         {
             let mut directory = self.directory();
             let Some(stream) = directory.streams.get_mut(&key) else { return };
             let (Origin::Lost, Some(waits)) = (&stream.origin, &mut stream.interruption) else { return };
-            if waits.is_epoch_over && *epoch <= stream.epoch {
+            if waits.is_epoch_over && epoch <= stream.epoch {
                 return;
             }
-            let asked = Some((origin.clone(), *epoch));
+            let asked = Some((origin.clone(), epoch));
             if waits.asked == asked {
                 if now < waits.again_at {
                     return;

@@ -124,8 +124,12 @@ impl NodeCore {
         let order = self.in_order().await;
         let (served, pulled) = {
             let mut directory = self.directory();
-            let served: Vec<StreamKey> =
-                directory.streams.iter().filter(|(_, s)| s.served.contains(&link)).map(|(k, _)| k.clone()).collect();
+            let served: Vec<StreamKey> = directory
+                .streams
+                .iter()
+                .filter(|(_, s)| s.served.contains_key(&link))
+                .map(|(k, _)| k.clone())
+                .collect();
             let idle: Vec<_> = served.iter().map(|key| directory.unserve(Instant::now(), link, key)).collect();
             let pulled: Vec<StreamKey> =
                 directory.streams.iter().filter(|(_, s)| s.is_pulled_on(link)).map(|(k, _)| k.clone()).collect();
@@ -134,6 +138,8 @@ impl NodeCore {
         };
         match side {
             LinkSide::Pull => warn!(%remote, reason = sentence, streams = pulled.len(), "link to origin is down"),
+            // Nodes that only ask hang up soon.
+            LinkSide::Serve if served.is_empty() => debug!(%remote, reason = sentence, "link is down"),
             LinkSide::Serve => info!(%remote, reason = sentence, "link to edge is down"),
         }
         for idle in served {
@@ -174,7 +180,7 @@ impl NodeCore {
                 let deadline = Instant::now() + node.config.relay_link.handshake_timeout;
                 match accept(stream, &node.relay_identity, deadline).await {
                     Ok(connected) => {
-                        info!(%remote, node_id = %connected.peer.node_id, "edge linked");
+                        debug!(%remote, node_id = %connected.peer.node_id, "node linked");
                         if let Err(error) = node.place_link(LinkSide::Serve, connected).await {
                             warn!(%remote, %error, "cannot keep an edge's link");
                         }

@@ -6,7 +6,7 @@
 //! - [`directory`]: what is held, as plain data
 //! - [`publish`], [`play`], [`serve`]: the three things a stream does here: come in, go out to viewers, go out to edges
 //! - [`pulls`], [`interruptions`]: streams that are elsewhere, and streams that lost their source
-//! - [`suspicion`]: whether another node's run is over
+//! - [`claims`], [`suspicion`], [`around`]: the right to an id, whether another's still stands, and what nodes tell each other
 //! - [`links`]: relay links to origins, and those of edges to us
 //! - [`events`]: what shards report
 //! - [`metrics`]: what all of it counts
@@ -14,6 +14,8 @@
 //! - [`port`]: the port for the API
 //! - [`run`]: start and stop, in order
 
+mod around;
+mod claims;
 pub mod directory;
 mod events;
 mod interruptions;
@@ -34,14 +36,14 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ams_api::port::SessionId;
 use ams_registry::Registry;
 use ams_relay::HandshakeConfig;
 use ams_rtc::dtls::DtlsIdentity;
 use ams_types::{Incarnation, NodeId, StreamKey};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -50,6 +52,8 @@ pub use run::run;
 use crate::config::Config;
 use crate::shard::ShardHandle;
 use crate::shard::protocol::{LinkId, PeerId, ShardCommand, ShardNo};
+use around::KnownNodes;
+use claims::Unreleased;
 use directory::Directory;
 use links::OriginLinks;
 use load::ShardLoads;
@@ -76,8 +80,13 @@ pub struct NodeCore {
     order: tokio::sync::Mutex<()>,
     links: OriginLinks,
     watched: Watched,
+    known_nodes: KnownNodes,
+    unreleased: Unreleased,
     starts: broadcast::Sender<StreamKey>,
     registry_ok: AtomicBool,
+    /// Changes when the registry answers again.
+    registry_back: watch::Sender<()>,
+    registry_back_at: Mutex<Option<Instant>>,
     /// Relay links that were refused.
     links_refused: AtomicU64,
     draining: AtomicBool,
@@ -127,6 +136,14 @@ impl NodeCore {
             Ok(_) if !was_ok => tracing::info!("registry answers again"),
             _ => {}
         }
+        if !was_ok && !failed {
+            *self.registry_back_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            self.registry_back.send_replace(());
+        }
+    }
+
+    fn is_registry_ok(&self) -> bool {
+        self.registry_ok.load(Ordering::Relaxed)
     }
 }
 

@@ -9,17 +9,16 @@ use std::time::{Duration, Instant};
 use ams_api::port::{
     Answer, BadDescription, Door, EndReason, Opened, PublishRequest, Refusal, SessionEvent, SessionId,
 };
-use ams_registry::{
-    ClaimError, ClaimRequest, Grant, Lease, LiveInfo, PublishType, ReleaseReason, StreamInfoRecord, Takeover,
-};
+use ams_registry::{ClaimError, LiveInfo, PublishType, ReleaseReason, StreamInfoRecord};
 use ams_relay::wire;
 use ams_rtc::publisher::PublisherSetup;
 use ams_rtc::sdp::{Fault, PublishPolicy, RemoteSdp, SdpError, answer_publish};
 use ams_types::{MediaKind, StreamKey};
-use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, info, warn};
+use tokio::sync::mpsc;
+use tracing::info;
 
-use super::directory::{Origin, Role, Session};
+use super::claims::{Claimed, Claiming};
+use super::directory::{Origin, Publication, Role, Session};
 use super::pulls::Attached;
 use super::{NodeCore, new_session_id, now_ms};
 use crate::shard::protocol::{LayerReport, PeerId, ShardCommand, ShardNo};
@@ -27,12 +26,8 @@ use crate::shard::protocol::{LayerReport, PeerId, ShardCommand, ShardNo};
 /// Events one session can have: started and ended.
 const EVENTS_MAX: usize = 4;
 
-/// A stream id that is a session's now.
-struct Claimed {
-    lease: Lease,
-    /// Its former publication ended without an end: viewers elsewhere may still wait for this one.
-    restores: bool,
-}
+/// Claims and announcements of one start; more mean that others keep changing the record.
+const ANNOUNCE_ATTEMPTS: usize = 3;
 
 impl NodeCore {
     pub(super) async fn open_publisher(self: &Arc<Self>, request: PublishRequest) -> Result<Opened<()>, Refusal> {
@@ -46,6 +41,7 @@ impl NodeCore {
             return Err(self.full("publishers"));
         }
         let key = request.key.clone();
+        let claiming = Claiming::begin(self, &key).ok_or_else(|| Refusal::InUse(key.id.clone()))?;
         self.make_way(&key).await?;
         let releasing = self.directory().releasing.get(&key).cloned();
         if let Some(mut releasing) = releasing {
@@ -53,7 +49,8 @@ impl NodeCore {
             let _ = tokio::time::timeout(RELEASE_PATIENCE, releasing.changed()).await;
         }
         let session = new_session_id();
-        let Claimed { lease, mut restores } = self.claim(&session, &request).await?;
+        let wish = self.claim_request(&session, &request);
+        let Claimed { lease, recorded, mut restores } = self.claim(&wish).await?;
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let peer = self.next_peer();
         let order = self.in_order().await;
@@ -62,16 +59,17 @@ impl NodeCore {
             if self.is_draining() {
                 drop(directory);
                 drop(order);
-                self.release(&lease, ReleaseReason::Finished).await;
+                self.release(lease, ReleaseReason::Finished).await;
                 return Err(self.busy("it is about to stop"));
             }
             let window = Instant::now().checked_sub(self.config.media.resume_window);
             restores |= window.is_some_and(|since| directory.take_lost(&key, since));
+            let epoch = lease.epoch;
             let entry = Session {
                 peer,
                 key: key.clone(),
                 shard: None,
-                role: Role::Publisher { lease: lease.clone(), live: false, restores },
+                role: Role::Publisher(Box::new(Publication { wish, lease, recorded, live: false, restores })),
                 events,
                 etag: String::new(),
                 door: request.caller.door,
@@ -82,15 +80,14 @@ impl NodeCore {
             directory.sessions.insert(session.clone(), entry);
             directory.peers.insert(peer, session.clone());
             let home = directory.least_loaded(|shard| self.has_room_for_publisher(shard)).unwrap_or(ShardNo(0));
-            let epoch = lease.epoch;
-            let origin = Origin::Published { session: session.clone(), lease, live: false, announced: false };
+            let origin = Origin::Published { session: session.clone(), live: false, announced: false };
             directory.publish(&key, home, epoch, origin, self.interruption(Instant::now(), true))
         };
         if let Some(left) = left {
             let reason = wire::EndReason::Superseded;
             self.command(left, ShardCommand::CloseStream { key: key.clone(), reason }).await;
         }
-        drop(order);
+        drop((order, claiming));
         self.watch_start(session.clone());
         info!(stream_id = %key, session = %session.0, door = ?request.caller.door, "publisher accepted");
         Ok(Opened { session, value: (), events: receiver })
@@ -114,54 +111,14 @@ impl NodeCore {
         Ok(())
     }
 
-    async fn claim(&self, session: &SessionId, request: &PublishRequest) -> Result<Claimed, Refusal> {
-        let text = |s: &str| (!s.is_empty()).then(|| s.to_owned());
-        let mut takeover = Takeover::IfFree;
-        loop {
-            let claim = ClaimRequest {
-                key: request.key.clone(),
-                node: self.id.clone(),
-                incarnation: self.incarnation,
-                host: self.config.advertise.clone(),
-                session: session.0.clone(),
-                publish_type: PublishType::WebRtc,
-                user_agent: text(&request.caller.user_agent),
-                remote_ip: Some(request.caller.remote_ip.to_string()),
-                name: text(&request.stream_name),
-                meta_data: text(&request.meta_data),
-                now_ms: now_ms(),
-                takeover: takeover.clone(),
-            };
-            let result = self.registry.claim(claim).await;
-            self.note_registry(&result, matches!(result, Err(ClaimError::Registry(_))));
-            match result {
-                Ok(claim) => {
-                    let restores = matches!(claim.grant, Grant::NodeRestarted | Grant::OwnerDead | Grant::Replaced);
-                    return Ok(Claimed { lease: claim.lease, restores });
-                }
-                Err(ClaimError::InUse(holder)) => {
-                    debug!(stream_id = %request.key, host = ?holder.host, "stream id is in use");
-                    let Some((node, incarnation)) = holder.node.clone().zip(holder.incarnation) else {
-                        return Err(Refusal::InUse(request.key.id.clone()));
-                    };
-                    if takeover != Takeover::IfFree || !self.is_gone(&request.key, &holder, &node, incarnation).await {
-                        return Err(Refusal::InUse(request.key.id.clone()));
-                    }
-                    info!(stream_id = %request.key, node_id = %node, "its former origin is gone: the stream id is free");
-                    takeover = Takeover::FromDead { node, incarnation };
-                }
-                Err(ClaimError::Lost { .. }) => return Err(Refusal::InUse(request.key.id.clone())),
-                Err(ClaimError::Registry(_)) => return Err(Refusal::RegistryUnavailable),
-            }
-        }
-    }
-
     pub(super) async fn publisher_offer(&self, session: &SessionId, sdp: &str) -> Result<Answer, Refusal> {
         let offer = RemoteSdp::parse(sdp).map_err(bad_description)?;
         let (peer, key, epoch, home, policy) = {
             let directory = self.directory();
             let entry = directory.sessions.get(session).ok_or(Refusal::NoSession)?;
-            let Role::Publisher { lease, .. } = &entry.role else { return Err(Refusal::NoSession) };
+            if !matches!(entry.role, Role::Publisher(_)) {
+                return Err(Refusal::NoSession);
+            }
             if entry.shard.is_some() {
                 let what = "this session has been answered already; stop and publish again to renegotiate".to_owned();
                 return Err(Refusal::BadDescription(BadDescription::Unsupported(what)));
@@ -171,7 +128,7 @@ impl NodeCore {
                 Door::WebSocket => PublishPolicy::WEBSOCKET,
                 Door::Http => PublishPolicy::WHIP,
             };
-            (entry.peer, entry.key.clone(), lease.epoch, stream.home, policy)
+            (entry.peer, entry.key.clone(), stream.epoch, stream.home, policy)
         };
         let (local, mut transport) = self.local_description(home);
         let answer = answer_publish(&offer, &local, policy).map_err(bad_description)?;
@@ -215,7 +172,7 @@ impl NodeCore {
                 () = node.cancel.cancelled() => return,
             }
             let stage = match node.directory().sessions.get(&session) {
-                Some(Session { role: Role::Publisher { live: false, .. }, shard, candidates, .. }) => match shard {
+                Some(Session { role: Role::Publisher(publication), shard, candidates, .. }) if !publication.live => match shard {
                     None => "no session description came".to_owned(),
                     Some(_) => format!(
                         "no media came ({candidates} remote candidates seen); check that UDP {} is open from the publisher to this node",
@@ -236,57 +193,71 @@ impl NodeCore {
             let directory = &mut *directory;
             directory.peers.get(&peer).cloned().and_then(|session| {
                 let entry = directory.sessions.get_mut(&session)?;
-                let Role::Publisher { live, lease, restores } = &mut entry.role else { return None };
+                let Role::Publisher(publication) = &mut entry.role else { return None };
                 // Before the registry knows: whoever learns of it there finds it here.
-                *live = true;
+                publication.live = true;
                 let stream = directory.streams.get_mut(&entry.key)?;
                 if let Origin::Published { live, .. } = &mut stream.origin {
                     *live = true;
                 }
                 stream.report(Instant::now(), layers);
-                let restored = stream.interruption.take().is_some() || *restores;
-                Some((session, entry.key.clone(), lease.clone(), restored))
+                let restored = stream.interruption.take().is_some() || publication.restores;
+                Some((session, entry.key.clone(), stream.epoch, restored))
             })
         };
-        let Some((session, key, lease, restored)) = found else { return };
-        if !self.announce(&session, &lease).await {
+        let Some((session, key, epoch, restored)) = found else { return };
+        if !self.announce(&session).await {
             return;
         }
         let told = self.directory().sessions.get(&session).map(|s| s.tell(SessionEvent::Started { restored }));
         if told.is_some() {
-            info!(stream_id = %key, epoch = %lease.epoch, restored, "stream is live");
+            info!(stream_id = %key, %epoch, restored, "stream is live");
             let _ = self.starts.send(key);
         }
     }
 
     /// Tells the registry that a stream is live. A registry that is away is told later, with the heartbeats. False if the
     /// stream is over, and ends it if its id is another's.
-    pub(super) async fn announce(self: &Arc<Self>, session: &SessionId, lease: &Lease) -> bool {
-        let info = {
-            let directory = self.directory();
-            let Some(stream) = directory.streams.get(&lease.key) else { return false };
-            self.live_info(&stream.layers, stream.tracks.data_channel)
-        };
-        let result = self.registry.mark_live(lease, info).await;
-        self.note_registry(&result, matches!(result, Err(ClaimError::Registry(_))));
-        let known = match result {
-            Ok(()) => true,
-            Err(ClaimError::Registry(_)) => false,
-            Err(ClaimError::Lost { .. } | ClaimError::InUse(_)) => {
-                if self.end_session(session, EndReason::TakenOver).await {
-                    warn!(stream_id = %lease.key, "another node took the stream id over");
+    pub(super) async fn announce(self: &Arc<Self>, session: &SessionId) -> bool {
+        for _ in 0..ANNOUNCE_ATTEMPTS {
+            let (lease, recorded, info) = {
+                let directory = self.directory();
+                let Some(entry) = directory.sessions.get(session) else { return false };
+                let Role::Publisher(publication) = &entry.role else { return false };
+                let Some(stream) = directory.streams.get(&entry.key) else { return false };
+                let info = self.live_info(&stream.layers, stream.tracks.data_channel);
+                (publication.lease.clone(), publication.recorded, info)
+            };
+            let known = match recorded {
+                true => {
+                    let result = self.registry.mark_live(&lease, info).await;
+                    self.note_registry(&result, matches!(result, Err(ClaimError::Registry(_))));
+                    match result {
+                        Ok(()) => true,
+                        Err(ClaimError::Registry(_)) => false,
+                        // Forgotten, or another's: a new claim tells.
+                        Err(ClaimError::Lost { .. } | ClaimError::InUse(_)) => {
+                            if self.record_claim(session).await {
+                                continue;
+                            }
+                            false
+                        }
+                    }
                 }
-                return false;
-            }
-        };
-        let mut directory = self.directory();
-        match directory.streams.get_mut(&lease.key).map(|s| &mut s.origin) {
-            Some(Origin::Published { session: s, announced, .. }) if s == session => {
-                *announced |= known;
-                true
-            }
-            _ => false,
+                // Recorded while it was being decided, or still unknown to the registry.
+                false if self.is_registry_ok() && self.record_claim(session).await => continue,
+                false => false,
+            };
+            let mut directory = self.directory();
+            return match directory.streams.get_mut(&lease.key).map(|s| &mut s.origin) {
+                Some(Origin::Published { session: s, announced, .. }) if s == session => {
+                    *announced |= known;
+                    true
+                }
+                _ => false,
+            };
         }
+        self.directory().sessions.contains_key(session)
     }
 
     fn live_info(&self, layers: &[LayerReport], data_channel: bool) -> LiveInfo {
@@ -322,29 +293,6 @@ impl NodeCore {
         }
     }
 
-    /// Gives a claim back. Returns after the first attempt; when the registry is away the others go on behind, because a
-    /// record that stays would block the id until its lease ends.
-    pub(super) async fn release(self: &Arc<Self>, lease: &Lease, reason: ReleaseReason) {
-        let (first, tried) = oneshot::channel::<()>();
-        let (node, lease) = (Arc::clone(self), lease.clone());
-        // In a task of its own: whoever waits for it may be gone before it is done.
-        self.tasks.spawn(async move {
-            let mut first = Some(first);
-            for attempt in 1..=RELEASE_ATTEMPTS {
-                let result = node.registry.release(&lease, reason, now_ms()).await;
-                let failed = matches!(result, Err(ClaimError::Registry(_)));
-                node.note_registry(&result, failed);
-                if !failed || (attempt >= RELEASE_ATTEMPTS_STOPPING && node.cancel.is_cancelled()) {
-                    return;
-                }
-                drop(first.take());
-                tokio::time::sleep(RELEASE_RETRY).await;
-            }
-            warn!(stream_id = %lease.key, "the stream's record stays in the registry until it is stale");
-        });
-        let _ = tried.await;
-    }
-
     /// All shards are too busy for more of `whom`.
     pub(super) fn full(&self, whom: &str) -> Refusal {
         let load = self.loads.highest() / 10;
@@ -359,11 +307,6 @@ impl NodeCore {
     }
 }
 
-/// As long as a lease lasts; then the record is nobody's anyway.
-const RELEASE_ATTEMPTS: u32 = 60;
-/// While the node stops there is less time.
-const RELEASE_ATTEMPTS_STOPPING: u32 = 3;
-const RELEASE_RETRY: Duration = Duration::from_millis(300);
 /// Longest a publisher waits for the claim of the one before it to be given back.
 const RELEASE_PATIENCE: Duration = Duration::from_millis(500);
 

@@ -24,6 +24,9 @@ const ATTACH_TIMEOUT: Duration = Duration::from_millis(2000);
 /// Longest a viewer waits for the registry: it leaves time to say that it was the registry.
 const LOOKUP_TIMEOUT: Duration = Duration::from_millis(1000);
 
+/// Why a pull fails of a stream that nobody publishes.
+const NO_NODE: &str = "no node has it";
+
 /// A stream as a viewer needs it.
 pub(super) struct Attached {
     pub(super) epoch: Epoch,
@@ -62,11 +65,8 @@ impl NodeCore {
             Ok(Ok(state)) if *state == PullState::Here => {}
             Ok(Ok(state)) => {
                 debug!(stream_id = %key, state = ?*state, "stream cannot be had");
-                return Err(if self.registry_ok.load(Ordering::Relaxed) {
-                    Refusal::NotLive(key.id.clone())
-                } else {
-                    Refusal::RegistryUnavailable
-                });
+                let known = self.is_registry_ok() || *state == PullState::Failed(NO_NODE.to_owned());
+                return Err(if known { Refusal::NotLive(key.id.clone()) } else { Refusal::RegistryUnavailable });
             }
             Ok(Err(_)) => return Err(Refusal::NotLive(key.id.clone())),
             Err(_) => {
@@ -101,10 +101,26 @@ impl NodeCore {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Where a live stream is to be pulled from. An error is a sentence.
-    async fn locate(&self, key: &StreamKey) -> Result<OriginAddress, String> {
-        let location = self.lookup(key).await?;
-        location.filter(StreamLocation::is_live).and_then(|l| l.origin).ok_or_else(|| "no node has it".to_owned())
+    /// Where a live stream is to be pulled from: the registry says it, or while that is away the nodes do. An error is a
+    /// sentence.
+    async fn locate(self: &Arc<Self>, key: &StreamKey) -> Result<OriginAddress, String> {
+        let mut why = "the registry does not answer".to_owned();
+        if self.is_registry_ok() {
+            match self.lookup(key).await {
+                Ok(location) => match location.filter(StreamLocation::is_live).and_then(|l| l.origin) {
+                    Some(origin) => return Ok(origin),
+                    None if !self.may_doubt(Instant::now()) => return Err(NO_NODE.to_owned()),
+                    None => {}
+                },
+                Err(sentence) => why = sentence,
+            }
+        }
+        let around = self.ask_around(std::slice::from_ref(key)).await;
+        match around.holders.into_iter().find(|(_, (_, found))| found.live) {
+            Some((_, (origin, _))) => Ok(origin),
+            None if around.answered > 0 => Err(NO_NODE.to_owned()),
+            None => Err(why),
+        }
     }
 
     pub(super) async fn lookup(&self, key: &StreamKey) -> Result<Option<StreamLocation>, String> {
@@ -176,6 +192,7 @@ impl NodeCore {
             let pulled = stream.filter(|stream| stream.is_pulled_on(link)).map(|stream| {
                 stream.epoch = epoch;
                 stream.tracks = tracks;
+                stream.told_viewers = 0;
                 // Whoever waits for it needs a moment to come.
                 stream.idle_since = stream.viewers.is_empty().then(Instant::now);
                 let kept = stream.interruption.take().is_some();

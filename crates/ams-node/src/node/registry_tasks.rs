@@ -1,20 +1,21 @@
 //! What the node keeps telling and asking the registry: that it is alive, that its streams are, and for whom it waits.
 //!
-//! Owns three loops. None of them ever holds up a request, and a registry that is away only makes them try again.
+//! Owns these loops. None of them ever holds up a request, and a registry that is away only makes them try again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ams_api::port::{EndReason, SessionId};
-use ams_registry::{ClaimError, ClusterNodeRecord, Lease, LeftoverRequest, StreamQuality};
+use ams_api::port::SessionId;
+use ams_registry::{ClaimError, ClusterNodeRecord, LeftoverRequest, StreamQuality};
 use ams_types::{AppName, MediaKind, StreamId, StreamKey};
 use futures_util::StreamExt;
 use tracing::{info, warn};
 
-use super::directory::Origin;
+use super::directory::{Directory, Origin, PullState, Role};
 use super::{NodeCore, now_ms};
+use crate::shard::protocol::ShardCommand;
 use crate::system;
 
 /// AMS's NODE_UPDATE_PERIOD.
@@ -25,6 +26,10 @@ const STREAM_HEARTBEAT: Duration = Duration::from_secs(5);
 const HEARTBEATS_AT_ONCE: usize = 16;
 /// How often the registry is asked for streams somebody waits for.
 const WAITING_POLL: Duration = Duration::from_millis(400);
+/// How often it is seen whether the number of viewers has changed.
+const AUDIENCE_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a registry that is away is asked for a sign of life.
+const REGISTRY_WATCH: Duration = Duration::from_millis(500);
 /// How often idle pulls are looked for.
 const IDLE_POLL: Duration = Duration::from_millis(500);
 
@@ -53,14 +58,19 @@ impl NodeCore {
         let mut interval = tokio::time::interval(NODE_HEARTBEAT);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut load = system::LoadMeter::default();
+        let mut back = self.registry_back.subscribe();
         loop {
             tokio::select! {
                 () = self.cancel.cancelled() => return,
                 _ = interval.tick() => {}
+                Ok(()) = back.changed() => interval.reset(),
             }
             let row = self.node_row(&mut load);
             let result = self.registry.heartbeat_node(&row).await;
             self.note_registry(&result, result.is_err());
+            if let Ok(rows) = self.registry.list_nodes().await {
+                self.known_nodes.learn(&self.id, &rows, now_ms());
+            }
         }
     }
 
@@ -95,10 +105,12 @@ impl NodeCore {
     pub(super) async fn heartbeat_streams_loop(self: Arc<Self>) {
         let mut interval = tokio::time::interval(STREAM_HEARTBEAT);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut back = self.registry_back.subscribe();
         loop {
             tokio::select! {
                 () = self.cancel.cancelled() => return,
                 _ = interval.tick() => {}
+                Ok(()) = back.changed() => interval.reset(),
             }
             let published: Vec<_> = {
                 let directory = self.directory();
@@ -113,7 +125,7 @@ impl NodeCore {
                         bitrate: i64::try_from(bitrate).ok(),
                         received_bytes: i64::try_from(bytes).ok(),
                         speed: Some(1.0),
-                        webrtc_viewers: i32::try_from(stream.viewers.len()).ok(),
+                        webrtc_viewers: i32::try_from(stream.audience()).ok(),
                         ..StreamQuality::default()
                     }
                 };
@@ -121,8 +133,8 @@ impl NodeCore {
                     .streams
                     .values()
                     .filter_map(|stream| match &stream.origin {
-                        Origin::Published { session, lease, live: true, announced } => {
-                            Some((session.clone(), lease.clone(), *announced, quality(stream)))
+                        Origin::Published { session, live: true, announced } => {
+                            Some((session.clone(), *announced, quality(stream)))
                         }
                         _ => None,
                     })
@@ -130,12 +142,12 @@ impl NodeCore {
             };
             // Side by side: with a slow registry the last one's lease would end before its turn.
             let beats = futures_util::stream::iter(published).for_each_concurrent(HEARTBEATS_AT_ONCE, |stream| {
-                let (session, lease, announced, quality) = stream;
+                let (session, announced, quality) = stream;
                 let node = &self;
                 async move {
                     // The registry was away when it went live.
-                    if announced || node.announce(&session, &lease).await {
-                        node.heartbeat_stream(&session, &lease, &quality).await;
+                    if announced || node.announce(&session).await {
+                        node.heartbeat_stream(&session, &quality).await;
                     }
                 }
             });
@@ -143,13 +155,89 @@ impl NodeCore {
         }
     }
 
-    async fn heartbeat_stream(self: &Arc<Self>, session: &SessionId, lease: &Lease, quality: &StreamQuality) {
-        let result = self.registry.heartbeat(lease, now_ms(), quality).await;
+    async fn heartbeat_stream(self: &Arc<Self>, session: &SessionId, quality: &StreamQuality) {
+        let lease = match self.directory().sessions.get(session).map(|s| &s.role) {
+            Some(Role::Publisher(publication)) if publication.recorded => publication.lease.clone(),
+            _ => return,
+        };
+        let result = self.registry.heartbeat(&lease, now_ms(), quality).await;
         self.note_registry(&result, matches!(result, Err(ClaimError::Registry(_))));
+        // A record that was lost, by a restore from an older copy say, is made again; one that is another's stays so.
         if let Err(ClaimError::Lost { .. }) = result
-            && self.end_session(session, EndReason::TakenOver).await
+            && self.record_claim(session).await
         {
-            warn!(stream_id = %lease.key, "the stream id belongs to another publication now");
+            warn!(stream_id = %lease.key, "the stream's record was lost and is made again");
+            self.announce(session).await;
+        }
+    }
+
+    /// Writes how many watch each stream when that changes, and tells the origins of pulled ones.
+    pub(super) async fn audience_loop(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(AUDIENCE_INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.cancel.cancelled() => return,
+                _ = interval.tick() => {}
+            }
+            let (mut written, mut told) = (Vec::new(), Vec::new());
+            {
+                let mut directory = self.directory();
+                let Directory { streams, sessions, .. } = &mut *directory;
+                for (key, stream) in streams {
+                    let viewers = stream.audience();
+                    if viewers == stream.told_viewers {
+                        continue;
+                    }
+                    match &stream.origin {
+                        Origin::Published { session, announced: true, .. } => {
+                            if let Some(Role::Publisher(publication)) = sessions.get(session).map(|s| &s.role) {
+                                written.push((key.clone(), publication.lease.epoch, viewers));
+                            }
+                        }
+                        Origin::Pulled { link: Some(link), state, .. } if *state.borrow() == PullState::Here => {
+                            stream.told_viewers = viewers;
+                            told.push((stream.home, *link, key.clone(), viewers));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            for (shard, link, key, viewers) in told {
+                self.command(shard, ShardCommand::TellAudience { link, key, viewers }).await;
+            }
+            let node = &self;
+            let writes =
+                futures_util::stream::iter(written).for_each_concurrent(HEARTBEATS_AT_ONCE, |write| async move {
+                    let (key, epoch, viewers) = write;
+                    let result = node.registry.set_viewer_count(&key, Some(epoch), viewers).await;
+                    node.note_registry(&result, result.is_err());
+                    if result.is_ok()
+                        && let Some(stream) = node.directory().streams.get_mut(&key)
+                    {
+                        stream.told_viewers = viewers;
+                    }
+                });
+            writes.await;
+        }
+    }
+
+    /// Sees whether the registry is back, and has everything written then that it missed.
+    pub(super) async fn registry_watch_loop(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(REGISTRY_WATCH);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.cancel.cancelled() => return,
+                _ = interval.tick() => {}
+            }
+            if !self.is_registry_ok() {
+                let result = self.registry.ping().await;
+                self.note_registry(&result, result.is_err());
+            }
+            if self.is_registry_ok() && self.unreleased.len() > 0 {
+                self.settle().await;
+            }
         }
     }
 
@@ -180,10 +268,22 @@ impl NodeCore {
                 continue;
             }
             for (app, ids) in by_app {
-                let result = self.registry.find_live(&app, &ids, now_ms()).await;
-                self.note_registry(&result, result.is_err());
-                for id in result.unwrap_or_default() {
-                    let _ = self.starts.send(StreamKey::new(app.clone(), id));
+                let mut live = None;
+                if self.is_registry_ok() && !self.is_registry_behind() {
+                    let result = self.registry.find_live(&app, &ids, now_ms()).await;
+                    self.note_registry(&result, result.is_err());
+                    live = result.ok();
+                }
+                let keys: Vec<StreamKey> = match live {
+                    Some(live) => live.into_iter().map(|id| StreamKey::new(app.clone(), id)).collect(),
+                    None => {
+                        let keys: Vec<_> = ids.into_iter().map(|id| StreamKey::new(app.clone(), id)).collect();
+                        let holders = self.ask_around(&keys).await.holders;
+                        holders.into_iter().filter(|(_, (_, found))| found.live).map(|(key, _)| key).collect()
+                    }
+                };
+                for key in keys {
+                    let _ = self.starts.send(key);
                 }
             }
         }

@@ -17,11 +17,13 @@ use ams_rtc::udp::UdpBindError;
 use ams_types::Incarnation;
 use futures_util::StreamExt;
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use super::around::KnownNodes;
+use super::claims::Unreleased;
 use super::directory::Directory;
 use super::links::OriginLinks;
 use super::load::ShardLoads;
@@ -136,6 +138,10 @@ pub async fn run_with<F: Future<Output = ()>>(
         addresses: addresses.into_iter().map(|a| a.ip()).collect(),
         links: OriginLinks::default(),
         watched: Watched::default(),
+        known_nodes: KnownNodes::default(),
+        unreleased: Unreleased::default(),
+        registry_back: watch::Sender::new(()),
+        registry_back_at: Mutex::new(None),
         starts: broadcast::Sender::new(STARTS_KEPT),
         registry_ok: AtomicBool::new(true),
         links_refused: AtomicU64::new(0),
@@ -155,6 +161,8 @@ pub async fn run_with<F: Future<Output = ()>>(
     node.clean_leftovers().await;
     node.tasks.spawn(Arc::clone(&node).heartbeat_node_loop());
     node.tasks.spawn(Arc::clone(&node).heartbeat_streams_loop());
+    node.tasks.spawn(Arc::clone(&node).audience_loop());
+    node.tasks.spawn(Arc::clone(&node).registry_watch_loop());
     node.tasks.spawn(Arc::clone(&node).waiting_loop());
     node.tasks.spawn(Arc::clone(&node).idle_loop());
     node.tasks.spawn(Arc::clone(&node).interruptions_loop());
@@ -208,6 +216,7 @@ async fn stop(node: &Arc<NodeCore>, api: &Api, http_cancel: CancellationToken, s
         node.end_session(&session, EndReason::NodeStopping).await;
     });
     ends.await;
+    node.settle_last().await;
     // Sockets get their last words before the server goes.
     http_cancel.cancel();
     if !api.shutdown(STOP_LINGER).await || tokio::time::timeout(STOP_LINGER, serving).await.is_err() {

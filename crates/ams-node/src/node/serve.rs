@@ -30,7 +30,7 @@ impl NodeCore {
             return;
         }
         if let Some(stream) = self.directory().streams.get_mut(&key) {
-            stream.served.insert(link);
+            stream.served.insert(link, 0);
             stream.idle_since = None;
         }
         info!(stream_id = %key, ?link, "stream is pulled by an edge");

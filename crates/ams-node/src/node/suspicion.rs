@@ -1,28 +1,30 @@
-//! Whether another node's run is over, so that what it claimed is free.
+//! Whether another node's claim still stands.
 //!
-//! Owns the evidence. A run is over when its node says so (it answers as another run), when nothing listens at its relay
-//! address any more, or when its records have not been renewed, by this node's own clock, for longer than three missed
-//! heartbeats. Never judges by the other node's clock.
+//! Owns the evidence. A run is over when its node answers as another run, when nothing listens at its relay address any
+//! more, or when its records have not been renewed, by this node's own clock, for longer than two missed heartbeats. A
+//! claim is void, too, when its node says that it does not publish the stream, or that it has fallen silent. Never judges by
+//! the other node's clock.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ams_api::port::SessionId;
 use ams_registry::Holder;
-use ams_relay::{RelayError, dial};
+use ams_relay::RelayError;
 use ams_types::{Epoch, Incarnation, NodeId, StreamKey};
 use tracing::debug;
 
 use super::NodeCore;
+use super::around::Answered;
 
-/// Longest a publisher waits for the answer of the node that holds its id.
-const ASK_TIMEOUT: Duration = Duration::from_millis(700);
 /// A record that nobody renews for this long is a dead node's: it is renewed every 5 s.
 const RENEWED_WITHIN: Duration = Duration::from_secs(12);
 /// Records watched; beyond, the oldest are forgotten.
 const WATCHED_MAX: usize = 1024;
+/// A publisher that has been silent for so long gives way to a newcomer.
+const SILENT_AFTER_MS: u32 = 2500;
 
 /// A record as it was first seen: its epoch and update time.
 type Version = (Epoch, i64);
@@ -50,76 +52,75 @@ impl Watched {
     }
 }
 
-/// What a node's relay address told of one of its runs.
+/// What is to be made of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sign {
-    Lives,
+pub(super) enum Verdict {
+    /// It stands.
+    Holds,
+    /// The run of the node that made it is over.
     Gone,
-    Unclear,
+    /// Its node lives, but does not publish the stream any more, or nothing comes of it.
+    LetGo,
 }
 
 impl NodeCore {
-    /// Whether the run of a node that holds `key` is over.
-    pub(super) async fn is_gone(&self, key: &StreamKey, holder: &Holder, node: &NodeId, run: Incarnation) -> bool {
-        if *node == self.id {
-            // The registry knows our own former runs; this one holds the id itself.
-            return false;
+    /// Judges the claim of a run of a node.
+    pub(super) async fn judge(&self, key: &StreamKey, holder: &Holder, node: &NodeId, run: Incarnation) -> Verdict {
+        if *node == self.id && run == self.incarnation {
+            // What one of our own sessions claimed is void once the session is gone, written down or not.
+            let session = holder.session.clone().map(SessionId);
+            let lives = session.is_some_and(|session| self.directory().sessions.contains_key(&session));
+            return if lives { Verdict::Holds } else { Verdict::LetGo };
         }
-        match self.sign_of(key, holder, node, run).await {
-            Sign::Lives => false,
-            Sign::Gone => true,
-            Sign::Unclear => {
-                let version = (holder.epoch, holder.update_time);
-                self.watched.unchanged_for(Instant::now(), key, version) >= RENEWED_WITHIN
-            }
-        }
+        let verdict = self.evidence(key, holder, node, run).await;
+        debug!(stream_id = %key, node_id = %node, ?verdict, "asked whether a claim still stands");
+        verdict.unwrap_or_else(|| {
+            let unchanged = self.watched.unchanged_for(Instant::now(), key, (holder.epoch, holder.update_time));
+            if unchanged >= RENEWED_WITHIN { Verdict::Gone } else { Verdict::Holds }
+        })
     }
 
-    async fn sign_of(&self, key: &StreamKey, holder: &Holder, node: &NodeId, run: Incarnation) -> Sign {
-        let Some(host) = &holder.host else { return Sign::Unclear };
+    /// What the holder's node says, or its absence; none if that is unclear.
+    async fn evidence(&self, key: &StreamKey, holder: &Holder, node: &NodeId, run: Incarnation) -> Option<Verdict> {
+        let host = holder.host.as_deref()?;
         let rows = self.registry.list_nodes().await.unwrap_or_default();
         let row = rows.iter().find(|row| row.node_id().as_ref() == Some(node));
         if row.and_then(|row| row.incarnation()).is_some_and(|latest| latest != run) {
-            return Sign::Gone;
+            return Some(Verdict::Gone);
         }
         let of_row = row.and_then(|row| u16::try_from(row.relay_port).ok()).filter(|port| *port > 0);
         let port = match of_row {
-            Some(port) => Some(port),
-            None => self.lookup(key).await.ok().flatten().and_then(|found| found.origin?.port),
+            Some(port) => port,
+            None => self.lookup(key).await.ok().flatten()?.origin?.port?,
         };
-        let Some(port) = port else { return Sign::Unclear };
-        let sign = self.knock(host, port, node, run).await;
-        debug!(node_id = %node, host, port, ?sign, "asked whether a stream's origin still runs");
-        sign
-    }
-
-    /// Asks at a relay address whether that run of that node is there.
-    async fn knock(&self, host: &str, port: u16, node: &NodeId, run: Incarnation) -> Sign {
-        let deadline = Instant::now() + ASK_TIMEOUT;
-        let resolved = tokio::time::timeout_at(deadline.into(), tokio::net::lookup_host((host, port))).await;
-        let Some(address) = resolved.ok().and_then(Result::ok).and_then(|mut found| found.next()) else {
-            return Sign::Unclear;
-        };
-        match dial(address, &self.relay_identity, None, deadline).await {
-            Ok(connected) if connected.peer.node_id == *node && connected.peer.incarnation == run => Sign::Lives,
-            Ok(_) => Sign::Gone,
-            Err(error) => sign_of_error(address, &error),
+        match self.ask(host, port, std::slice::from_ref(key)).await {
+            Ok(answered) => Some(verdict_of(&answered, node, run)),
+            Err(error) => is_nobody_there(&error).then_some(Verdict::Gone),
         }
     }
 }
 
-fn sign_of_error(address: SocketAddr, error: &RelayError) -> Sign {
-    match error {
-        RelayError::Connect { cause, .. } if cause.kind() == io::ErrorKind::ConnectionRefused => Sign::Gone,
-        _ => {
-            debug!(%address, %error, "no answer from a stream's origin");
-            Sign::Unclear
-        }
+fn verdict_of(answered: &Answered, node: &NodeId, run: Incarnation) -> Verdict {
+    if answered.peer.node_id != *node || answered.peer.incarnation != run {
+        return Verdict::Gone;
     }
+    match answered.found.first() {
+        Some(Some(found)) if !found.held || found.silent_ms > SILENT_AFTER_MS => Verdict::LetGo,
+        _ => Verdict::Holds,
+    }
+}
+
+fn is_nobody_there(error: &RelayError) -> bool {
+    matches!(error, RelayError::Connect { cause, .. } if cause.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
+    use ams_relay::PeerInfo;
+    use ams_relay::wire::{Features, Found, Role};
+
     use super::*;
 
     #[test]
@@ -142,17 +143,40 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_stands_while_its_run_lives_and_publishes() {
+        let found = |held, silent_ms| Some(Found { nonce: 0, held, live: held, epoch: Epoch(1), silent_ms });
+        for (name, node, run, found, want) in [
+            ("publishes it", "a", 7, found(true, 20), Verdict::Holds),
+            ("an earlier version that does not say", "a", 7, None, Verdict::Holds),
+            ("let it go", "a", 7, found(false, 0), Verdict::LetGo),
+            ("fell silent", "a", 7, found(true, 3000), Verdict::LetGo),
+            ("restarted", "a", 8, found(true, 20), Verdict::Gone),
+            ("another node at its address", "b", 7, found(true, 20), Verdict::Gone),
+        ] {
+            let peer = PeerInfo {
+                node_id: node.parse().unwrap(),
+                incarnation: Incarnation(run),
+                role: Role::Origin,
+                version: 1,
+                features: Features::default(),
+            };
+            let answered = Answered { peer, found: vec![found] };
+            assert_eq!(verdict_of(&answered, &"a".parse().unwrap(), Incarnation(7)), want, "{name}");
+        }
+    }
+
+    #[test]
     fn only_a_closed_door_says_that_nobody_is_there() {
         let addr = SocketAddr::from(([127, 0, 0, 1], 1));
         let connect = |kind: io::ErrorKind| RelayError::Connect { addr, cause: kind.into() };
         for (error, want) in [
-            (connect(io::ErrorKind::ConnectionRefused), Sign::Gone),
-            (connect(io::ErrorKind::TimedOut), Sign::Unclear),
-            (connect(io::ErrorKind::HostUnreachable), Sign::Unclear),
-            (RelayError::HandshakeTimeout, Sign::Unclear),
-            (RelayError::NotARelay, Sign::Unclear),
+            (connect(io::ErrorKind::ConnectionRefused), true),
+            (connect(io::ErrorKind::TimedOut), false),
+            (connect(io::ErrorKind::HostUnreachable), false),
+            (RelayError::HandshakeTimeout, false),
+            (RelayError::NotARelay, false),
         ] {
-            assert_eq!(sign_of_error(addr, &error), want, "{error}");
+            assert_eq!(is_nobody_there(&error), want, "{error}");
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ams_relay::wire::{EndReason, EpochLow, Frame, StreamHandle, Subscribed};
+use ams_relay::wire::{EndReason, EpochLow, Find, Frame, StreamHandle, Subscribed};
 use ams_types::StreamKey;
 use bytes::Bytes;
 
@@ -68,9 +68,19 @@ impl ShardCore {
                     self.request_keyframe(now, index, track, layer);
                 }
             }
-            Frame::Subscribe(_) if self.events_waiting() > EVENTS_WAITING_MAX => {
-                return Err("the other end asks for streams faster than this node can answer".to_owned());
+            Frame::Subscribe(_) | Frame::Find(_) | Frame::Audience { .. }
+                if self.events_waiting() > EVENTS_WAITING_MAX =>
+            {
+                return Err("the other end asks faster than this node can answer".to_owned());
             }
+            Frame::Find(Find { nonce, key }) => self.emit(ShardEvent::FindRequested { link, nonce, key }),
+            Frame::Audience { handle, viewers } => {
+                if let Some(key) = self.links.served_key(link, handle) {
+                    self.emit(ShardEvent::Audience { link, key, viewers });
+                }
+            }
+            // Asked on links of their own.
+            Frame::Found(_) => {}
             Frame::Subscribe(subscribe) => {
                 if let Some((handle, key)) = self.links.asked(link, subscribe) {
                     self.emit(ShardEvent::ServeRequested { link, handle, key });

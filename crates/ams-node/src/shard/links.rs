@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use ams_media::{MediaPacket, SourceClock, StreamTracks};
 use ams_relay::session::{LinkSubscribers, Subscriptions};
-use ams_relay::wire::{DataMessage, EndReason, Frame, RefuseCode, Refused, StreamHandle, Subscribed};
+use ams_relay::wire::{DataMessage, EndReason, Found, Frame, RefuseCode, Refused, StreamHandle, Subscribed};
 use ams_relay::{EgressQueue, Keepalive, KeepaliveAction, RelayConfig};
 use ams_types::{Epoch, LayerNo, NodeId, StreamKey, TrackNo};
 use bytes::Bytes;
@@ -214,6 +214,23 @@ impl Links {
         }
         link.control(&Frame::Subscribed(Subscribed { handle, epoch, tracks: tracks.clone() }));
         true
+    }
+
+    /// Answers a node that asked for a stream.
+    pub fn answer_find(&mut self, link: LinkId, found: Found) {
+        if let Some(link) = self.links.get_mut(&link) {
+            link.control(&Frame::Found(found));
+        }
+    }
+
+    /// Tells the origin how many watch a stream here.
+    pub fn tell_audience(&mut self, link: LinkId, key: &StreamKey, viewers: u32) {
+        let Some(link) = self.links.get_mut(&link) else { return };
+        if let Sessions::Pull(subscriptions) = &link.sessions
+            && let Some(handle) = subscriptions.handle(key)
+        {
+            link.control(&Frame::Audience { handle, viewers });
+        }
     }
 
     /// Tells an edge that it does not get the stream.

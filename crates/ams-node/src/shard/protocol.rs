@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ams_media::{MediaPacket, SourceClock, StreamTracks};
 use ams_relay::PeerInfo;
-use ams_relay::wire::EndReason;
+use ams_relay::wire::{EndReason, Found};
 use ams_rtc::ice::IceCredentials;
 use ams_rtc::publisher::PublisherSetup;
 use ams_rtc::sdp::PlayAnswer;
@@ -139,6 +139,22 @@ pub enum ShardCommand {
         handle: u32,
         /// The reason, for a person.
         sentence: String,
+    },
+    /// Another node is told whether a stream is published here.
+    AnswerFind {
+        /// The link it asked on.
+        link: LinkId,
+        /// The answer.
+        found: Found,
+    },
+    /// The origin is told how many watch a stream here.
+    TellAudience {
+        /// The link it is pulled on.
+        link: LinkId,
+        /// The stream.
+        key: StreamKey,
+        /// Viewers.
+        viewers: u32,
     },
     /// This shard is to hold a replica of a stream whose home is another shard.
     AddReplica {
@@ -286,6 +302,24 @@ pub enum ShardEvent {
         handle: u32,
         /// The stream.
         key: StreamKey,
+    },
+    /// Another node asks whether a stream is published here.
+    FindRequested {
+        /// The link it asks on.
+        link: LinkId,
+        /// Comes back in the answer.
+        nonce: u64,
+        /// The stream.
+        key: StreamKey,
+    },
+    /// An edge says how many watch a stream there.
+    Audience {
+        /// The link it is served on.
+        link: LinkId,
+        /// The stream.
+        key: StreamKey,
+        /// Viewers.
+        viewers: u32,
     },
     /// An edge let go of a stream.
     ServeEnded {

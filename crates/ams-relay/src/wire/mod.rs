@@ -7,10 +7,12 @@
 //! - [`fields`]: reading and writing of single fields
 //! - [`hello`]: the frames of the handshake
 //! - [`subscribe`]: which streams go over the link
+//! - [`find`]: who publishes a stream
 //! - [`tracks`]: what a stream consists of
 //! - [`media`]: packets and what belongs to them
 
 pub mod fields;
+pub mod find;
 pub mod hello;
 pub mod media;
 pub mod subscribe;
@@ -21,6 +23,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 
+pub use find::{Find, Found};
 pub use hello::{Auth, AuthMethod, Features, Hello, MAGIC, NONCE_LEN, Reject, RejectCode, Role};
 pub use media::{DataMessage, Gap, MediaExtensions, MediaFrame, Timing};
 pub use subscribe::{EndReason, Position, RefuseCode, Refused, Resume, StreamState, Subscribe, Subscribed};
@@ -135,6 +138,9 @@ kinds! {
     TracksChanged = 0x14, "TracksChanged";
     StreamState = 0x15, "StreamState";
     End = 0x16, "End";
+    Find = 0x17, "Find";
+    Found = 0x18, "Found";
+    Audience = 0x19, "Audience";
     Media = 0x20, "Media";
     Timing = 0x21, "Timing";
     Gap = 0x22, "Gap";
@@ -180,6 +186,17 @@ pub enum Frame<'a> {
         handle: StreamHandle,
         /// Why.
         reason: EndReason,
+    },
+    /// Either way: do you publish this stream?
+    Find(Find),
+    /// Either way: the answer to a Find.
+    Found(Found),
+    /// Edge → origin: how many watch a stream at the sender, and at those that pull it from there.
+    Audience {
+        /// The subscription.
+        handle: StreamHandle,
+        /// Viewers.
+        viewers: u32,
     },
     /// Origin → edge: one RTP packet.
     Media(MediaFrame<'a>),
@@ -319,6 +336,9 @@ impl<'a> Frame<'a> {
                 Self::StreamState { handle: f.handle()?, state: StreamState::from_byte(f.u8("state")?) }
             }
             FrameKind::End => Self::End { handle: f.handle()?, reason: EndReason::from_code(f.u16("reason")?) },
+            FrameKind::Find => Self::Find(Find::read(f)?),
+            FrameKind::Found => Self::Found(Found::read(f)?),
+            FrameKind::Audience => Self::Audience { handle: f.handle()?, viewers: f.u32("viewers")? },
             FrameKind::Media => Self::Media(MediaFrame::read(f)?),
             FrameKind::Timing => Self::Timing(Timing::read(f)?),
             FrameKind::Gap => Self::Gap(Gap::read(f)?),
@@ -357,6 +377,12 @@ impl<'a> Frame<'a> {
                 out.put_u32(handle.0);
                 out.put_u16(reason.code());
             }
+            Self::Find(find) => find.write(out)?,
+            Self::Found(found) => found.write(out),
+            Self::Audience { handle, viewers } => {
+                out.put_u32(handle.0);
+                out.put_u32(*viewers);
+            }
             Self::Media(media) => media.write(out)?,
             Self::Timing(timing) => timing.write(out),
             Self::Gap(gap) => gap.write(out),
@@ -386,6 +412,9 @@ impl<'a> Frame<'a> {
             Self::TracksChanged(_) => FrameKind::TracksChanged,
             Self::StreamState { .. } => FrameKind::StreamState,
             Self::End { .. } => FrameKind::End,
+            Self::Find(_) => FrameKind::Find,
+            Self::Found(_) => FrameKind::Found,
+            Self::Audience { .. } => FrameKind::Audience,
             Self::Media(_) => FrameKind::Media,
             Self::Timing(_) => FrameKind::Timing,
             Self::Gap(_) => FrameKind::Gap,

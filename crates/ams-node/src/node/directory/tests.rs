@@ -1,5 +1,8 @@
 //! Sessions and streams come and go in every order, and nothing stays.
 
+use ams_registry::{PublishType, Takeover};
+use ams_types::Incarnation;
+
 use super::*;
 
 const HOME: ShardNo = ShardNo(0);
@@ -91,7 +94,7 @@ fn a_replica_is_given_up_with_the_last_that_needs_it() {
     let (second, _) = add_viewer(&mut directory, "s", 2, OTHER);
     let (at_home, _) = add_viewer(&mut directory, "s", 3, HOME);
     directory.links.insert(LinkId(7), OTHER);
-    directory.streams.get_mut(&key("s")).unwrap().served.insert(LinkId(7));
+    directory.streams.get_mut(&key("s")).unwrap().served.insert(LinkId(7), 0);
     let leave = |directory: &mut Directory, session| directory.remove_session(now, session).unwrap().idle_replica;
     assert_eq!(leave(&mut directory, &first), None, "another viewer is there");
     assert_eq!(leave(&mut directory, &second), None, "an edge is fed from there");
@@ -123,13 +126,28 @@ fn with_a_stream_its_viewers_end_and_no_others() {
 fn a_publisher_leaves_its_stream_to_be_ended() {
     let mut directory = directory();
     let session = SessionId("p".to_owned());
+    let wish = ClaimRequest {
+        key: key("s"),
+        node: "n".parse().unwrap(),
+        incarnation: Incarnation(1),
+        host: "h".to_owned(),
+        session: session.0.clone(),
+        publish_type: PublishType::WebRtc,
+        user_agent: None,
+        remote_ip: None,
+        name: None,
+        meta_data: None,
+        now_ms: 0,
+        takeover: Takeover::IfFree,
+    };
     let lease = Lease { key: key("s"), epoch: Epoch(1), host: "h".to_owned() };
+    let publication = Publication { wish, lease, recorded: true, live: false, restores: false };
     let (events, _) = mpsc::channel(4);
     let entry = Session {
         peer: PeerId(1),
         key: key("s"),
         shard: None,
-        role: Role::Publisher { lease: lease.clone(), live: false, restores: false },
+        role: Role::Publisher(Box::new(publication)),
         events,
         etag: String::new(),
         door: Door::WebSocket,
@@ -140,10 +158,10 @@ fn a_publisher_leaves_its_stream_to_be_ended() {
     directory.sessions.insert(session.clone(), entry);
     add_stream(&mut directory, "s");
     let stream = directory.streams.get_mut(&key("s")).unwrap();
-    stream.origin = Origin::Published { session: session.clone(), lease, live: false, announced: false };
+    stream.origin = Origin::Published { session: session.clone(), live: false, announced: false };
     assert!(!stream.is_playable(), "no media yet");
     let removed = directory.remove_session(Instant::now(), &session).unwrap();
-    assert!(matches!(removed.session.role, Role::Publisher { .. }) && removed.idle_replica.is_none());
+    assert!(matches!(removed.session.role, Role::Publisher(_)) && removed.idle_replica.is_none());
     assert_eq!(directory.load, [0, 0], "it never had a transport");
     assert!(directory.streams.contains_key(&key("s")));
 }
