@@ -69,7 +69,7 @@ fn an_origin_that_is_killed_and_restarted_takes_its_streams_back_at_once() {
 #[test]
 fn a_node_that_is_told_to_stop_says_so_and_cleans_up() {
     case(async {
-        let mut cluster = Cluster::start(ClusterOptions::new(53, 1)).await?;
+        let mut cluster = Cluster::start(ClusterOptions::new(53, 1).args(&["--set", "drain.timeout=0s"])).await?;
         let mut publisher = LightPublisher::publish(&cluster.origin.socket(), "sigterm").await?;
         let mut viewers = [
             LightViewer::play(&cluster.origin.socket(), "sigterm").await?,

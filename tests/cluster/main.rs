@@ -6,6 +6,7 @@
 
 mod counts;
 mod documents;
+mod draining;
 mod errors;
 mod failover;
 mod fanout;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use ams_testkit::ams::AmsSocket;
-use ams_testkit::case::{case, long_case, say};
+use ams_testkit::case::{case, patient_case, say};
 use ams_testkit::cluster::{Cluster, ClusterOptions};
 use ams_testkit::light::{LightPublisher, LightViewer};
 use ams_testkit::mongo::Databases;
@@ -198,7 +198,7 @@ fn outage() -> Duration {
 
 #[test]
 fn churn_goes_on_while_the_database_is_dead_and_the_documents_follow() {
-    long_case(outage() + Duration::from_secs(90), async {
+    patient_case(outage() + Duration::from_secs(90), async {
         let mut mongod = Mongod::start().await?;
         let cluster = Cluster::start(ClusterOptions::new(63, 1).registry(mongod.uri())).await?;
         let other = NodeProcess::start(cluster.node("origin", 30)).await?;

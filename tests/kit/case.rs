@@ -28,6 +28,15 @@ pub fn case(body: impl Future<Output = Result<()>>) {
     run(body, CASE_MAX);
 }
 
+/// Runs a case beside others that may take as long as `limit`.
+///
+/// # Panics
+/// As [`case`].
+pub fn patient_case(limit: Duration, body: impl Future<Output = Result<()>>) {
+    let _turn = TURN.read().unwrap_or_else(PoisonError::into_inner);
+    run(body, limit);
+}
+
 /// Runs a case that needs the machine for itself.
 ///
 /// # Panics

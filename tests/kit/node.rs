@@ -211,13 +211,43 @@ impl NodeProcess {
     /// It did not end in time.
     pub async fn terminate(&mut self) -> Result<ExitStatus> {
         self.signal("TERM")?;
+        self.ended(Duration::from_secs(15)).await
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// It did not end in time.
+    pub async fn ended(&mut self, limit: Duration) -> Result<ExitStatus> {
         let child = &mut self.child;
-        let ended = eventually("the node ends after SIGTERM", Duration::from_secs(15), || {
+        let ended = eventually("the node ends", limit, || {
             let ended = child.try_wait().ok().flatten();
             async move { ended }
         })
         .await;
         ended.with_context(|| self.log())
+    }
+
+    /// Runs a sub-command of the binary about this node.
+    ///
+    /// # Errors
+    /// It failed; says what it printed.
+    pub fn command(&self, name: &str, args: &[&str]) -> Result<()> {
+        let output = Command::new(binary()?).arg(name).args(args).args(["--pid", &self.pid().to_string()]).output()?;
+        ensure!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// Waits until a path is answered with this status.
+    ///
+    /// # Errors
+    /// It was not within `limit`.
+    pub async fn wait_status(&self, path: &str, status: u16, limit: Duration) -> Result<()> {
+        let url = self.url(path);
+        eventually(&format!("{path} answers {status}"), limit, || async {
+            http::get(&url).await.is_ok_and(|answer| answer.status == status).then_some(())
+        })
+        .await
     }
 
     /// Resident memory in kB.

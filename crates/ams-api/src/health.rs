@@ -21,7 +21,7 @@ pub(crate) async fn healthz(State(state): State<Shared>) -> Response {
 
 pub(crate) async fn readyz(State(state): State<Shared>, RawQuery(query): RawQuery) -> Response {
     let checks = state.node.readiness();
-    let stopping = state.announced.is_cancelled();
+    let stopping = state.is_stopping();
     let ready = !stopping && checks.iter().all(|check| check.ok || !check.required);
     let mut body = json!({"status": if ready { "ready" } else { "not ready" }});
     let verbose = query.is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")));

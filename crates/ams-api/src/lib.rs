@@ -27,7 +27,7 @@ mod socket;
 mod state;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::{any, get};
@@ -95,16 +95,21 @@ impl Api {
         serve::serve(listener, router, &self.state, stop).await;
     }
 
-    /// Tells every WebSocket to reconnect elsewhere (`server_will_stop`), refuses new sockets and HTTP sessions, and
-    /// makes `/readyz` answer 503.
-    pub fn announce_stop(&self) {
-        self.state.announced.cancel();
+    /// Refuses new sockets and HTTP sessions and makes `/readyz` answer 503; after `notice` tells every WebSocket to
+    /// reconnect elsewhere (`server_will_stop`), one after the other over `spread`.
+    pub fn announce_stop(&self, notice: Duration, spread: Duration) {
+        self.state.stopping.send_replace(Some((Instant::now() + notice, spread)));
+    }
+
+    /// Takes that back. Sockets that were told already go all the same.
+    pub fn withdraw_stop(&self) {
+        self.state.stopping.send_replace(None);
     }
 
     /// Closes every WebSocket and waits until they and their sessions are gone, at most `patience`. The WHIP and
     /// WHEP sessions end with the node's own; their tasks are waited for as well. Returns whether all ended in time.
     pub async fn shutdown(&self, patience: Duration) -> bool {
-        self.state.announced.cancel();
+        self.announce_stop(Duration::ZERO, Duration::ZERO);
         self.state.closing.cancel();
         self.state.tasks.close();
         tokio::time::timeout(patience, self.state.tasks.wait()).await.is_ok()

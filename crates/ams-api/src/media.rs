@@ -134,8 +134,8 @@ async fn open(
         let sentence = "send the SDP offer with Content-Type: application/sdp";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence).with(ACCEPT_POST, SDP));
     }
-    if state.resources.is_full() || state.announced.is_cancelled() {
-        let reason = if state.announced.is_cancelled() { "it is stopping" } else { "all HTTP sessions are taken" };
+    if state.resources.is_full() || state.is_stopping() {
+        let reason = if state.is_stopping() { "it is stopping" } else { "all HTTP sessions are taken" };
         let refusal = Refusal::Busy { reason: reason.into(), retry_after: Duration::from_secs(5) };
         return Err(Problem::from_refusal(&refusal, side.end()));
     }

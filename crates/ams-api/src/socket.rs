@@ -57,7 +57,7 @@ pub(crate) async fn upgrade(
         let sentence = "this address speaks WebSocket; connect to it with ws:// or wss://";
         return Problem::new(StatusCode::UPGRADE_REQUIRED, sentence).with(header::UPGRADE, "websocket").into_response();
     };
-    if state.announced.is_cancelled() {
+    if state.is_stopping() {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this node is stopping; connect to another one");
         return problem.retry_after(Duration::from_secs(1)).into_response();
     }
@@ -101,6 +101,8 @@ async fn converse(socket: &mut WebSocket, state: &Shared, driver: &mut Driver) -
     let write_timeout = state.config.limits.write_timeout;
     let ping_interval = state.config.limits.socket_idle / 3;
     let mut ping_at = Instant::now() + ping_interval;
+    let mut stopping = state.stopping.subscribe();
+    let mut announce_at = stopping.borrow_and_update().map(|(begin, _)| Instant::from_std(begin));
     loop {
         while let Some(step) = driver.poll() {
             match step {
@@ -136,7 +138,13 @@ async fn converse(socket: &mut WebSocket, state: &Shared, driver: &mut Driver) -
                 }
             }
             () = sleep_until(deadline.into()) => driver.timeout(),
-            () = state.announced.cancelled(), if !driver.stop_announced() => driver.announce_stop(),
+            Ok(()) = stopping.changed() => {
+                let told = *stopping.borrow_and_update();
+                announce_at = told.map(|(begin, spread)| Instant::from_std(begin + state.place_within(spread)));
+            }
+            () = sleep_until(announce_at.unwrap_or(ping_at)), if announce_at.is_some() && !driver.stop_announced() => {
+                driver.announce_stop();
+            }
             () = state.closing.cancelled() => {
                 return Farewell { code: close_code::AWAY, reason: "this node is stopping; connect to another one" };
             }

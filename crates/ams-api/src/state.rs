@@ -1,11 +1,13 @@
 //! What all handlers share.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use ams_signal::RateLimit;
 use ams_types::AppName;
 use http::HeaderValue;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,8 +25,10 @@ pub(crate) struct ApiState {
     pub(crate) refusals: Arc<Refusals>,
     /// Every task this crate starts; [`crate::Api::shutdown`] waits for them.
     pub(crate) tasks: TaskTracker,
-    /// Clients are told to reconnect elsewhere; new sockets are refused.
-    pub(crate) announced: CancellationToken,
+    /// Clients are told to reconnect elsewhere: from when on, and over which time. New sockets are refused meanwhile.
+    pub(crate) stopping: watch::Sender<Option<(Instant, Duration)>>,
+    /// Gives each socket its place in that time.
+    pub(crate) places: AtomicU32,
     /// Sockets are closed.
     pub(crate) closing: CancellationToken,
     pub(crate) host_name: String,
@@ -44,12 +48,25 @@ impl ApiState {
             resources: Resources::new(config.limits.http_sessions),
             refusals: Arc::default(),
             tasks: TaskTracker::new(),
-            announced: CancellationToken::new(),
+            stopping: watch::Sender::new(None),
+            places: AtomicU32::new(0),
             closing: CancellationToken::new(),
             host_name,
             ice_links,
             config,
         }
+    }
+
+    /// Whether clients are told to go.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.borrow().is_some()
+    }
+
+    /// When the next socket is told, counted from the announcement: places are spread evenly however many there are.
+    pub(crate) fn place_within(&self, spread: Duration) -> Duration {
+        const GOLDEN: f64 = 0.618_033_988_75;
+        let place = f64::from(self.places.fetch_add(1, Ordering::Relaxed));
+        spread.mul_f64((place * GOLDEN).fract())
     }
 
     /// The application of that name, if it is served.

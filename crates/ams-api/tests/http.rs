@@ -353,7 +353,7 @@ async fn health() {
     assert_eq!((got.status.as_u16(), &got.json()["status"]), (500, &Value::from("error")));
 
     f.node.ready.store(true, Ordering::SeqCst);
-    f.api.announce_stop();
+    f.api.announce_stop(std::time::Duration::ZERO, std::time::Duration::ZERO);
     assert_eq!(f.get("/readyz").await.status, 503);
     assert_eq!(f.ask("POST", "/live/whip/a", &[SDP], OFFER).await.status, 503);
 }

@@ -156,7 +156,7 @@ async fn a_socket_that_goes_away_takes_its_sessions_along() {
     drop(socket);
     eventually("both sessions are closed", || server.node.closed.lock().unwrap().len() == 2).await;
     eventually("nothing is waited for", || server.node.waiting.load(Ordering::SeqCst) == 0).await;
-    assert!(server.node.closed.lock().unwrap().iter().all(|(_, reason)| *reason == EndReason::ByRequest));
+    assert!(server.node.closed.lock().unwrap().iter().all(|(_, reason)| *reason == EndReason::Gone));
 }
 
 #[tokio::test]
@@ -313,7 +313,7 @@ async fn a_node_that_stops_says_so_and_leaves_nothing() {
     let server = serve(ApiConfig::default()).await;
     let mut socket = client(&server).await;
     socket.publish("a").await;
-    server.api.announce_stop();
+    server.api.announce_stop(std::time::Duration::ZERO, std::time::Duration::ZERO);
     socket.hear_definition("server_will_stop").await;
     socket.say(json!({"command":"ping"})).await;
     assert_eq!(socket.hear().await["command"], "pong", "there is time to leave");

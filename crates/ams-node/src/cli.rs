@@ -26,7 +26,8 @@ Examples:
 
 Every key of the file can also be set in the environment (AMS_HTTP, AMS_MEDIA__CONNECT_TIMEOUT: two
 underscores after a section) and with --set. Flags win over the environment, which wins over the file.
-SIGHUP reads the key `log` again; SIGINT and SIGTERM end the node, a second one ends it at once.";
+SIGHUP reads the key `log` again; SIGINT and SIGTERM end the node after its clients have had time to go
+elsewhere (section [drain]), a second one ends it at once.";
 
 /// What stands below the flags.
 fn below() -> String {
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     Bench(crate::bench::BenchArgs),
     /// Ask a running node whether it is healthy; for container health checks
     Health(HealthArgs),
+    /// Have a running node of this machine send its clients elsewhere and end, or stay after all
+    Drain(DrainArgs),
 }
 
 /// Flags of a node. Each sets the key of the same name.
@@ -125,6 +128,25 @@ pub(crate) struct NodeArgs {
     /// Check configuration, ports, files and registry, and end
     #[arg(long, help_heading = "Logs and checks")]
     pub(crate) check: bool,
+}
+
+/// Flags of `ams-node drain`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+The node says that it is not ready, tells its clients to go elsewhere, and ends when they are gone or
+after drain.timeout. Until then --cancel keeps it.
+
+Examples:
+  ams-node drain
+  ams-node drain --cancel
+  ams-node drain --pid 1")]
+pub(crate) struct DrainArgs {
+    /// Stay after all: clients that were not told yet are not told any more
+    #[arg(long)]
+    pub(crate) cancel: bool,
+    /// Process id of the node [default: the only one of this machine]
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Option<u32>,
 }
 
 /// Flags of the demo.

@@ -31,7 +31,7 @@ pub async fn run(
     };
     let end = cancel.child_token();
     let one = async |node: (Config, Listeners), ready: tokio::sync::oneshot::Sender<()>| {
-        let ended = run_with(node.0, node.1, Arc::clone(&registry), end.clone(), async move |_| {
+        let ended = run_with(node.0, node.1, Arc::clone(&registry), end.clone().into(), async move |_| {
             let _ = ready.send(());
         })
         .await;

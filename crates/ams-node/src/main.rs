@@ -5,7 +5,7 @@
 //!
 //! - [`cli`], [`config`]: what was asked for
 //! - [`logging`], [`startup`], [`signals`], [`exit`]: the process
-//! - [`check`], [`health`]: `--check` and `ams-node health`
+//! - [`check`], [`health`], [`drain`]: `--check`, `ams-node health` and `ams-node drain`
 //! - [`bench`]: what this machine carries
 //! - [`node`], [`demo`]: what runs then; [`shard`]: the media threads; [`system`]: this machine's load
 
@@ -17,6 +17,7 @@ mod check;
 mod cli;
 mod config;
 mod demo;
+mod drain;
 mod exit;
 mod health;
 mod logging;
@@ -30,6 +31,7 @@ mod version;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -37,6 +39,7 @@ use cli::{Cli, Command, DemoArgs, NodeArgs};
 use config::{Config, Inputs};
 use exit::{Exit, ExitError};
 use logging::LogHandle;
+use node::Orders;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Some(Command::Health(args)) => {
             health::run(args.url.as_deref(), std::env::var("AMS_HTTP").ok().as_deref()).map(|()| ExitCode::SUCCESS)
         }
+        Some(Command::Drain(args)) => drain::run(&args).map(|()| ExitCode::SUCCESS),
         Some(Command::Demo(args)) => run_demo(&args),
         Some(Command::Bench(args)) => {
             startup::raise_descriptors();
@@ -77,9 +81,9 @@ fn run_node(args: &NodeArgs) -> Result<ExitCode, ExitError> {
     let config = loaded.config;
     run(
         move || reload(&inputs, &log),
-        |cancel| {
+        |orders| {
             info!(mode = %config.mode, node_id = %config.node_id, registry = %config.registry, "starting");
-            node::run(config, listeners, cancel)
+            node::run(config, listeners, orders)
         },
     )
 }
@@ -90,7 +94,7 @@ fn run_demo(args: &DemoArgs) -> Result<ExitCode, ExitError> {
     let listeners = (startup::bind(&origin)?, startup::bind(&edge)?);
     run(
         || info!("the demo has no configuration to reload"),
-        |cancel| demo::run((origin, listeners.0), (edge, listeners.1), cancel),
+        |orders| demo::run((origin, listeners.0), (edge, listeners.1), orders.cancel),
     )
 }
 
@@ -105,10 +109,7 @@ fn start_logging(config: &Config) -> Result<LogHandle, ExitError> {
 }
 
 /// Runs `work` on the control runtime until it ends by itself or after a signal.
-fn run<F>(
-    on_hangup: impl Fn() + Send + 'static,
-    work: impl FnOnce(CancellationToken) -> F,
-) -> Result<ExitCode, ExitError>
+fn run<F>(on_hangup: impl Fn() + Send + 'static, work: impl FnOnce(Orders) -> F) -> Result<ExitCode, ExitError>
 where
     F: Future<Output = Result<(), ExitError>>,
 {
@@ -119,9 +120,10 @@ where
         .map_err(|error| startup::refused("the control runtime cannot start", &error))?;
     runtime.block_on(async {
         let cancel = CancellationToken::new();
-        let signals = signals::watch(cancel.clone(), on_hangup)
+        let (wish, drain) = watch::channel(false);
+        let signals = signals::watch(cancel.clone(), wish, on_hangup)
             .map_err(|error| startup::refused("signal handlers cannot be installed", &error))?;
-        let ended = work(cancel).await;
+        let ended = work(Orders { cancel, drain }).await;
         signals.abort();
         info!("ended");
         ended

@@ -27,7 +27,7 @@ async fn an_origin_killed_under_a_browser_is_a_pause_for_its_viewers() {
     let rounds: usize = std::env::var("AMS_TEST_FAILOVER_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
     let mut cluster = Cluster::start(ClusterOptions::new(120, 2)).await.unwrap();
     let mut other = NodeProcess::start(cluster.node("origin", 30)).await.unwrap();
-    let balancer = Balancer::start(&[cluster.origin.http, other.http]).await.unwrap();
+    let balancer = Balancer::start(&[cluster.origin.http, other.http], &[]).await.unwrap();
     let edges = [cluster.edges[0].socket(), cluster.edges[1].socket()];
 
     let open = |name: &str, url: &str, play: bool, method: &str, started: &str| {
@@ -39,7 +39,7 @@ async fn an_origin_killed_under_a_browser_is_a_pause_for_its_viewers() {
         ]
     };
     let mut steps = vec![];
-    steps.extend(open("publisher", &balancer.socket(), false, "publish", "publish_started"));
+    steps.extend(open("publisher", &balancer.to_origins(), false, "publish", "publish_started"));
     for (name, edge) in ["first", "second"].iter().zip(&edges) {
         steps.extend(open(name, edge, true, "play", "play_started"));
         steps.push(json!({"do": "frames", "on": name, "min": 20, "within": 30}));

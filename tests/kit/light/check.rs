@@ -147,6 +147,12 @@ impl MediaCheck {
     /// An opened RTP packet.
     pub(super) fn packet(&mut self, packet: &[u8], counts: &Counts) {
         count(&counts.received);
+        let now = Instant::now();
+        let last = counts.last_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner).replace(now);
+        if let Some(last) = last {
+            let gap = now.saturating_duration_since(last).as_micros();
+            counts.longest_gap_us.fetch_max(u64::try_from(gap).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
         let Ok(header) = RtpHeader::parse(packet) else { return wrong(counts, "no RTP header".to_owned()) };
         let mut payload = packet.get(header.payload.clone()).unwrap_or_default();
         let (mut ssrc, mut seq, mut repeated) = (header.ssrc.0, header.seq, false);

@@ -65,6 +65,10 @@ pub struct Counts {
     pub recovered: AtomicU64,
     /// Packets that came a second time.
     pub repeated: AtomicU64,
+    /// Longest time between two media packets, in microseconds.
+    pub longest_gap_us: AtomicU64,
+    /// When the last media packet came.
+    pub last_at: Mutex<Option<Instant>>,
     /// Times the video went on with another publication.
     pub takeovers: AtomicU64,
     /// When it last did.

@@ -9,6 +9,7 @@
 //! - `print`: `--print-config`
 
 mod cluster_key;
+mod drain;
 mod error;
 mod layers;
 mod media;
@@ -29,6 +30,7 @@ use ams_registry::{RegistryConfig, RegistryUri};
 use ams_relay::{ClusterKey, RelayConfig};
 use ams_types::{AppName, NodeId};
 
+pub(crate) use drain::DrainConfig;
 pub(crate) use error::{ConfigError, ConfigErrors};
 pub(crate) use media::MediaConfig;
 pub(crate) use raw::{Mode, PortRange};
@@ -73,6 +75,8 @@ pub(crate) struct Config {
     pub(crate) media: MediaConfig,
     /// ICE servers for clients, cross-origin rules and limits of the HTTP side.
     pub(crate) api: ApiConfig,
+    /// How the node leaves.
+    pub(crate) drain: DrainConfig,
     /// Limits and times of relay links.
     pub(crate) relay_link: RelayConfig,
     /// Deadlines and limits of calls to the registry.
@@ -137,7 +141,9 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<(Config, Config), ConfigErrors> {
             flags.push((flag.into(), key.into(), text.into()));
         }
         // Nobody dials an edge, so its relay address is only a place to say "loopback".
-        read(&Inputs { flags, ..Inputs::default() }, Purpose::Demo).1.map(|loaded| loaded.config)
+        let loaded = read(&Inputs { flags, ..Inputs::default() }, Purpose::Demo).1?;
+        // There is nowhere else to go.
+        Ok::<_, ConfigErrors>(Config { drain: DrainConfig::AT_ONCE, ..loaded.config })
     };
     let origin = node(Mode::Origin, &args.origin_http, &args.relay)?;
     let edge = node(Mode::Edge, &args.edge_http, "127.0.0.1:0")?;

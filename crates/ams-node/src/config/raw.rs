@@ -15,6 +15,7 @@ use ams_relay::RelayConfig;
 use ams_types::AppName;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::drain::DrainConfig;
 use super::media::MediaConfig;
 use crate::logging::LogFormat;
 
@@ -39,6 +40,7 @@ pub(crate) struct RawConfig {
     pub(crate) log_format: LogFormat,
     pub(crate) api: ApiConfig,
     pub(crate) media: MediaConfig,
+    pub(crate) drain: DrainConfig,
     pub(crate) relay_link: RelayConfig,
     #[serde(serialize_with = "registry_keys")]
     pub(crate) registry_client: RegistryConfig,
@@ -65,6 +67,7 @@ impl Default for RawConfig {
             log_format: LogFormat::default(),
             api: ApiConfig::default(),
             media: MediaConfig::default(),
+            drain: DrainConfig::default(),
             relay_link: RelayConfig::default(),
             registry_client: RegistryConfig::default(),
         }

@@ -60,6 +60,7 @@ pub(super) fn resolve(
         log_format: raw.log_format,
         serve_viewers_on_origin: raw.serve_viewers_on_origin,
         media: raw.media,
+        drain: raw.drain,
         api: raw.api,
         relay_link: raw.relay_link,
         registry_client: raw.registry_client,
@@ -262,6 +263,9 @@ impl Resolver<'_> {
         }
         if let Err((key, problem)) = self.raw.media.validate() {
             self.wrong(&format!("media.{key}"), problem, "");
+        }
+        if let Err((key, problem)) = self.raw.drain.validate() {
+            self.wrong(&format!("drain.{key}"), problem, "");
         }
         if let Err(error) = self.raw.relay_link.validate() {
             self.wrong(&format!("relay_link.{}", error.key), error.problem, "");

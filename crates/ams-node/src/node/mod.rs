@@ -12,11 +12,12 @@
 //! - [`metrics`]: what all of it counts
 //! - [`registry_tasks`]: heartbeats, the waiting list
 //! - [`port`]: the port for the API
-//! - [`run`]: start and stop, in order
+//! - [`run`], [`drain`]: start and stop, in order, and leaving without anybody noticing
 
 mod around;
 mod claims;
 pub mod directory;
+mod drain;
 mod events;
 mod interruptions;
 mod links;
@@ -47,7 +48,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use run::run;
+pub use run::{Orders, run};
 
 use crate::config::Config;
 use crate::shard::ShardHandle;
@@ -89,7 +90,10 @@ pub struct NodeCore {
     registry_back_at: Mutex<Option<Instant>>,
     /// Relay links that were refused.
     links_refused: AtomicU64,
+    /// Takes nobody new.
     draining: AtomicBool,
+    /// Ends now.
+    leaving: AtomicBool,
     next_id: AtomicU64,
     tasks: TaskTracker,
     cancel: CancellationToken,

@@ -44,13 +44,28 @@ const ENDS_AT_ONCE: usize = 64;
 /// Longest first wait for the registry; after it the node starts without.
 const REGISTRY_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs a node with its own registry until `cancel`, or until it cannot go on.
+/// What a running node is told from outside.
+#[derive(Clone, Debug)]
+pub struct Orders {
+    /// To end.
+    pub cancel: CancellationToken,
+    /// To drain, and end when it is empty; or not to, any more.
+    pub drain: watch::Receiver<bool>,
+}
+
+impl From<CancellationToken> for Orders {
+    fn from(cancel: CancellationToken) -> Self {
+        Self { cancel, drain: watch::channel(false).1 }
+    }
+}
+
+/// Runs a node with its own registry until it is told to end, or cannot go on.
 ///
 /// # Errors
 /// What keeps the node from starting, or made it end.
-pub async fn run(config: Config, listeners: Listeners, cancel: CancellationToken) -> Result<(), ExitError> {
+pub async fn run(config: Config, listeners: Listeners, orders: Orders) -> Result<(), ExitError> {
     let registry = connect(&config).await?;
-    let ended = run_with(config, listeners, Arc::clone(&registry), cancel, |_| std::future::ready(())).await;
+    let ended = run_with(config, listeners, Arc::clone(&registry), orders, |_| std::future::ready(())).await;
     registry.close().await;
     ended
 }
@@ -74,7 +89,7 @@ pub async fn run_with<F: Future<Output = ()>>(
     config: Config,
     listeners: Listeners,
     registry: Arc<dyn Registry>,
-    cancel: CancellationToken,
+    mut orders: Orders,
     ready: impl FnOnce(NodeHandle) -> F,
 ) -> Result<(), ExitError> {
     let internal = |what: String| ExitError::new(Exit::Internal, what);
@@ -146,9 +161,10 @@ pub async fn run_with<F: Future<Output = ()>>(
         registry_ok: AtomicBool::new(true),
         links_refused: AtomicU64::new(0),
         draining: AtomicBool::new(false),
+        leaving: AtomicBool::new(false),
         next_id: AtomicU64::new(1),
         tasks: TaskTracker::new(),
-        cancel: cancel.child_token(),
+        cancel: CancellationToken::new(),
         config,
     });
 
@@ -190,7 +206,7 @@ pub async fn run_with<F: Future<Output = ()>>(
     ready(handle).await;
 
     let outcome = tokio::select! {
-        () = cancel.cancelled() => Ok(()),
+        () = node.until_empty(&api, &mut orders) => Ok(()),
         Some(shard) = deaths.recv() => {
             error!(shard = shard.0, "a media shard failed; its sessions are lost and the node stops");
             Err(internal(format!("media shard {} failed", shard.0)))
@@ -205,7 +221,8 @@ pub async fn run_with<F: Future<Output = ()>>(
 /// Ends a node's sessions and tasks: no new sessions, those there are told, records released, the row removed.
 async fn stop(node: &Arc<NodeCore>, api: &Api, http_cancel: CancellationToken, serving: tokio::task::JoinHandle<()>) {
     node.draining.store(true, Ordering::Relaxed);
-    api.announce_stop();
+    node.leaving.store(true, Ordering::Relaxed);
+    api.announce_stop(Duration::ZERO, Duration::ZERO);
     let (sessions, streams) = {
         let directory = node.directory();
         (directory.sessions.keys().cloned().collect::<Vec<SessionId>>(), directory.streams.len())

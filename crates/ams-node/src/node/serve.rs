@@ -3,6 +3,7 @@
 //! Owns the answer to a subscription. Only what is published here is served: streams pulled from elsewhere would make
 //! chains, and chains could be loops.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use ams_relay::wire::EndReason;
@@ -23,7 +24,7 @@ impl NodeCore {
             .streams
             .get(&key)
             .is_some_and(|s| s.is_playable() && matches!(s.origin, Origin::Published { .. }));
-        if self.is_draining() || !published || !self.ensure_on_shard(&key, shard).await {
+        if self.leaving.load(Ordering::Relaxed) || !published || !self.ensure_on_shard(&key, shard).await {
             debug!(stream_id = %key, ?link, "edge asked for a stream that is not here");
             let sentence = format!("{key} is not published on this node");
             self.command(shard, ShardCommand::RefuseServe { link, handle, sentence }).await;

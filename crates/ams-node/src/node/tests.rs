@@ -47,7 +47,7 @@ async fn start(mut config: Config, registry: &Arc<dyn Registry>) -> Running {
     let stop = cancel.clone();
     let ended = tokio::spawn(async move {
         let ready = async move |node| drop(tell.send(node));
-        run_with(config, listeners, registry, stop, ready).await.unwrap();
+        run_with(config, listeners, registry, stop.into(), ready).await.unwrap();
     });
     Running { node: told.await.unwrap(), cancel, ended }
 }
