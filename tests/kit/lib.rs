@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod mongo;
 pub mod mongod;
 pub mod node;
+pub mod proxy;
 pub mod rawhttp;
 pub mod sdp;
 

@@ -368,6 +368,16 @@ impl Viewer {
         self.wanted = None;
     }
 
+    /// Packets of a layer will not come. Who gets it goes on at its next keyframe, sound with its next packet, without a gap
+    /// in its own numbers.
+    pub fn on_gap(&mut self, track: TrackNo, layer: LayerNo) {
+        let on_it = |t: &&mut Track| t.setup.no == track && t.numbering.layer() == Some(layer);
+        if let Some(track) = self.tracks.iter_mut().find(on_it) {
+            track.behind = None;
+            track.numbering.skip_to_keyframe();
+        }
+    }
+
     /// Whether the viewer can decode a stream of these tracks with what was agreed: each of its tracks has its codec there,
     /// or nothing of its kind is there at all.
     pub fn can_go_on_with(&self, tracks: &StreamTracks) -> bool {

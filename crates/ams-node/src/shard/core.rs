@@ -319,8 +319,21 @@ impl ShardCore {
         }
     }
 
-    /// Packets of a layer will not come: viewers cannot go on without a keyframe.
+    /// Packets of a layer will not come: viewers go on at its next keyframe, as if nothing had been before it, and ask for
+    /// nothing of the gap.
     pub(super) fn gap(&mut self, now: Instant, index: usize, track: TrackNo, layer: LayerNo) {
+        let Some(stream) = self.streams.get(index) else { return };
+        for &viewer in &stream.viewers {
+            if let Some(Peer { role: Role::Viewer(viewer), .. }) = self.peers.get_mut(viewer) {
+                viewer.on_gap(track, layer);
+            }
+        }
+        for to in &stream.replicas {
+            if let Some(Some(ring)) = self.siblings.get(usize::from(to.0)) {
+                let (key, epoch) = (stream.key.clone(), stream.epoch);
+                let _ = ring.try_send(ShardMedia::Gap { key, epoch, track, layer });
+            }
+        }
         self.request_keyframe(now, index, track, layer);
     }
 

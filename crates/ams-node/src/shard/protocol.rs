@@ -226,6 +226,17 @@ pub enum ShardMedia {
         /// The report.
         clock: SourceClock,
     },
+    /// Packets of a layer will not come.
+    Gap {
+        /// The stream.
+        key: StreamKey,
+        /// The publication it belongs to.
+        epoch: Epoch,
+        /// Which track.
+        track: TrackNo,
+        /// Which layer.
+        layer: LayerNo,
+    },
     /// A data channel message of a viewer, on its way to the stream's home.
     FromViewer {
         /// The stream.

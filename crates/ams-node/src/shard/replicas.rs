@@ -77,6 +77,11 @@ impl ShardCore {
                     self.take_clock(index, track, layer, clock);
                 }
             }
+            ShardMedia::Gap { key, epoch, track, layer } => {
+                if let Some(index) = self.replica(&key, epoch) {
+                    self.gap(now, index, track, layer);
+                }
+            }
             ShardMedia::Data { key, epoch, from, binary, data } => {
                 if let Some(index) = self.replica(&key, epoch) {
                     self.hand_out(now, index, from, None, binary, &data);
