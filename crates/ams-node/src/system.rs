@@ -35,6 +35,13 @@ pub fn memory_mb() -> Option<(u64, u64)> {
     Some((total.saturating_sub(field("MemAvailable:")?), total))
 }
 
+/// File descriptors this process may still open; none where that is unlimited or unknown.
+pub fn descriptors_left() -> Option<u64> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current?;
+    let open = fs::read_dir("/proc/self/fd").ok()?.count();
+    Some(limit.saturating_sub(u64::try_from(open).unwrap_or(u64::MAX)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,5 +53,6 @@ mod tests {
         if let Some((used, total)) = memory_mb() {
             assert!(used <= total && total > 0);
         }
+        assert!(descriptors_left().is_none_or(|left| left > 0));
     }
 }

@@ -1,19 +1,68 @@
-//! How busy the media shards are, and whether they take more.
+//! How busy the node is, and whether it takes more.
 //!
-//! Owns the measure and the limits. A shard that is full serves all its viewers late: better that those who come later are
-//! told, and go elsewhere.
+//! Owns the measures and the limits: the time media threads work, memory, file descriptors. A node that is full serves all
+//! its viewers late, or dies: better that those who come later are told, and go elsewhere.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
 
 use super::NodeCore;
 use crate::shard::protocol::ShardNo;
+use crate::system;
 
 /// How often the load is measured.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// One measure counts for one part in so many: a burst of joins is no load yet.
 const SMOOTHING: u32 = 4;
+
+/// Memory is measured with every so many measures of the load.
+const MEASURES_PER_MEMORY: u32 = 4;
+/// Share of the machine's memory that must be left, in percent.
+const MEMORY_LEFT_MIN: u64 = 5;
+/// File descriptors that must be left, for the registry, relay links and files.
+const DESCRIPTORS_LEFT_MIN: u64 = 128;
+/// What a viewer costs a media thread until enough are there to tell, in thousandths of its time.
+const VIEWER_COST: f64 = 0.8;
+/// Viewers that tell what one costs.
+const VIEWERS_THAT_TELL: usize = 20;
+/// Load that tells, in thousandths.
+const LOAD_THAT_TELLS: u32 = 50;
+
+/// What is short besides the media threads' time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shortage {
+    Memory,
+    Descriptors,
+}
+
+impl Shortage {
+    /// What is short, of these measures.
+    fn of(memory: Option<(u64, u64)>, descriptors_left: Option<u64>) -> Option<Self> {
+        let little_memory = |(used, total): (u64, u64)| (total - used.min(total)) * 100 < total * MEMORY_LEFT_MIN;
+        if memory.is_some_and(little_memory) {
+            return Some(Self::Memory);
+        }
+        descriptors_left.is_some_and(|left| left < DESCRIPTORS_LEFT_MIN).then_some(Self::Descriptors)
+    }
+
+    /// A sentence for who is refused.
+    pub(super) fn sentence(self) -> &'static str {
+        match self {
+            Self::Memory => "its machine has less than 5 % of its memory left",
+            Self::Descriptors => "it has hardly any file descriptors left (raise the limit: LimitNOFILE, ulimit -n)",
+        }
+    }
+}
+
+/// Viewers that a shard would still take.
+fn seats(load: u32, viewers: usize, limit: u32) -> u32 {
+    let tells = viewers >= VIEWERS_THAT_TELL && load >= LOAD_THAT_TELLS;
+    let cost = if tells { f64::from(load) / viewers as f64 } else { VIEWER_COST };
+    (f64::from(limit.saturating_sub(load)) / cost) as u32
+}
 
 /// Shares of their time that the shards work, in thousandths.
 #[derive(Debug)]
@@ -56,13 +105,23 @@ impl NodeCore {
         };
         let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + INTERVAL, INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut last, mut at) = (busy(&self), Instant::now());
+        let (mut last, mut at, mut measures) = (busy(&self), Instant::now(), 0u32);
         loop {
             tokio::select! {
                 () = self.cancel.cancelled() => return,
                 _ = interval.tick() => {}
             }
             let (now, present) = (Instant::now(), busy(&self));
+            measures += 1;
+            if measures.is_multiple_of(MEASURES_PER_MEMORY) {
+                let short = Shortage::of(system::memory_mb(), system::descriptors_left());
+                let before = std::mem::replace(&mut *self.shortage(), short);
+                match short.filter(|_| before != short) {
+                    Some(short) => warn!(reason = short.sentence(), "takes no more sessions"),
+                    None if before.is_some() && short.is_none() => info!("takes sessions again"),
+                    None => {}
+                }
+            }
             for (shard, (before, after)) in last.iter().zip(&present).enumerate() {
                 self.loads.note(shard, after.saturating_sub(*before), now - at);
             }
@@ -70,20 +129,63 @@ impl NodeCore {
         }
     }
 
+    pub(super) fn shortage(&self) -> MutexGuard<'_, Option<Shortage>> {
+        self.short_of.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Viewers that the node would still take: what an auto-scaling group can go by.
+    pub(super) fn seats_left(&self) -> u32 {
+        if self.is_draining() || self.shortage().is_some() {
+            return 0;
+        }
+        let transports = self.directory().load.clone();
+        let limit = u32::from(self.config.media.load_max) * 10;
+        let of = |(shard, viewers): (u16, &usize)| seats(self.loads.of(ShardNo(shard)), *viewers, limit);
+        (0u16..).zip(&transports).map(of).sum()
+    }
+
     /// Whether a shard takes another viewer.
     pub(super) fn has_room_for_viewer(&self, shard: ShardNo) -> bool {
-        self.loads.has_room(shard, u32::from(self.config.media.load_max) * 10)
+        self.shortage().is_none() && self.loads.has_room(shard, u32::from(self.config.media.load_max) * 10)
     }
 
     /// Whether a shard takes another publisher: when there is no room for viewers, there still is for those they come for.
     pub(super) fn has_room_for_publisher(&self, shard: ShardNo) -> bool {
-        self.loads.has_room(shard, (u32::from(self.config.media.load_max) * 10 + 1000) / 2)
+        self.shortage().is_none() && self.loads.has_room(shard, (u32::from(self.config.media.load_max) * 10 + 1000) / 2)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_short_is_named() {
+        for (name, memory, descriptors, want) in [
+            ("plenty", Some((500, 1000)), Some(60_000), None),
+            ("nothing known", None, None, None),
+            ("memory", Some((951, 1000)), Some(60_000), Some(Shortage::Memory)),
+            ("just enough", Some((950, 1000)), Some(128), None),
+            ("descriptors", Some((10, 1000)), Some(127), Some(Shortage::Descriptors)),
+            ("nonsense", Some((2000, 1000)), None, Some(Shortage::Memory)),
+        ] {
+            assert_eq!(Shortage::of(memory, descriptors), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn seats_follow_from_what_a_viewer_costs() {
+        for (name, load, viewers, limit, want) in [
+            ("nobody there", 0, 0, 900, 1125),
+            ("too few to tell", 100, 19, 900, 1000),
+            ("cheap ones", 300, 600, 900, 1200),
+            ("dear ones", 300, 30, 900, 60),
+            ("full", 900, 600, 900, 0),
+            ("beyond", 990, 600, 900, 0),
+        ] {
+            assert_eq!(seats(load, viewers, limit), want, "{name}");
+        }
+    }
 
     #[test]
     fn the_load_follows_in_a_few_measures() {

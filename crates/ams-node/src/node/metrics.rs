@@ -121,6 +121,22 @@ impl NodeCore {
         row("ams_sessions", Kind::Gauge, "Sessions, connected or not.", sessions);
         let load = u64::from(self.loads.highest()) / 10;
         row("ams_shard_load_percent", Kind::Gauge, "Share of its time that the busiest media thread works.", load);
+        row("ams_seats_left", Kind::Gauge, "Viewers the node would still take.", self.seats_left().into());
+        row(
+            "ams_unreleased",
+            Kind::Gauge,
+            "Ended streams the registry has not been told of.",
+            self.unreleased.len() as u64,
+        );
+        let registry_ok = u64::from(self.is_registry_ok());
+        row("ams_registry_ok", Kind::Gauge, "Whether the registry answers.", registry_ok);
+        let lag = self.heartbeat_lag.load(Ordering::Relaxed);
+        row(
+            "ams_heartbeat_lag_milliseconds",
+            Kind::Gauge,
+            "How late this node's last heartbeat reached the registry.",
+            lag,
+        );
         row("ams_waiting", Kind::Gauge, "Places on the waiting list.", waiting);
         let refused = self.links_refused.load(Ordering::Relaxed);
         row(

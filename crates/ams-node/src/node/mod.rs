@@ -57,7 +57,7 @@ use around::KnownNodes;
 use claims::Unreleased;
 use directory::Directory;
 use links::OriginLinks;
-use load::ShardLoads;
+use load::{ShardLoads, Shortage};
 use suspicion::Watched;
 
 /// Streams that became playable, kept for sockets that are slow to listen.
@@ -77,6 +77,7 @@ pub struct NodeCore {
     addresses: Vec<IpAddr>,
     directory: Mutex<Directory>,
     loads: ShardLoads,
+    short_of: Mutex<Option<Shortage>>,
     /// See [`NodeCore::in_order`].
     order: tokio::sync::Mutex<()>,
     links: OriginLinks,
@@ -88,6 +89,8 @@ pub struct NodeCore {
     /// Changes when the registry answers again.
     registry_back: watch::Sender<()>,
     registry_back_at: Mutex<Option<Instant>>,
+    /// Time between the last two heartbeats that the registry took, beyond the interval, in ms.
+    heartbeat_lag: AtomicU64,
     /// Relay links that were refused.
     links_refused: AtomicU64,
     /// Takes nobody new.

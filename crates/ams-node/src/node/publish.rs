@@ -293,8 +293,11 @@ impl NodeCore {
         }
     }
 
-    /// All shards are too busy for more of `whom`.
+    /// The node takes no more of `whom`.
     pub(super) fn full(&self, whom: &str) -> Refusal {
+        if let Some(shortage) = *self.shortage() {
+            return self.busy(shortage.sentence());
+        }
         let load = self.loads.highest() / 10;
         let limit = self.config.media.load_max;
         self.busy(&format!(

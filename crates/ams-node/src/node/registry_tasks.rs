@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ams_api::port::SessionId;
 use ams_registry::{ClaimError, ClusterNodeRecord, LeftoverRequest, StreamQuality};
@@ -58,6 +58,7 @@ impl NodeCore {
         let mut interval = tokio::time::interval(NODE_HEARTBEAT);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut load = system::LoadMeter::default();
+        let mut written_at = Instant::now();
         let mut back = self.registry_back.subscribe();
         loop {
             tokio::select! {
@@ -68,6 +69,11 @@ impl NodeCore {
             let row = self.node_row(&mut load);
             let result = self.registry.heartbeat_node(&row).await;
             self.note_registry(&result, result.is_err());
+            let late = written_at.elapsed().saturating_sub(NODE_HEARTBEAT).as_millis();
+            self.heartbeat_lag.store(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
+            if result.is_ok() {
+                written_at = Instant::now();
+            }
             if let Ok(rows) = self.registry.list_nodes().await {
                 self.known_nodes.learn(&self.id, &rows, now_ms());
             }
@@ -95,6 +101,7 @@ impl NodeCore {
             relay_port: self.relay_port.into(),
             role: Some(self.config.mode.to_string()),
             state: Some(if self.is_draining() { "draining" } else { "ready" }.to_owned()),
+            seats_left: i32::try_from(self.seats_left()).unwrap_or(i32::MAX),
             streams: int(streams),
             viewers: int(viewers),
             ..ClusterNodeRecord::default()

@@ -13,6 +13,7 @@ pub mod messages;
 pub mod protocol;
 mod replicas;
 mod sinks;
+mod sources;
 mod stream;
 #[cfg(test)]
 mod tests;
