@@ -127,7 +127,7 @@ fn a_whole_cluster_is_restarted_under_its_viewers() {
 #[test]
 fn a_node_that_drains_takes_nobody_new_serves_its_edges_and_may_stay_after_all() {
     case(async {
-        let options = ClusterOptions::new(141, 1).args(&["--set", "drain.notice=60s", "--set", "drain.timeout=5m"]);
+        let options = ClusterOptions::new(141, 1).args(&["--set", "drain.notice=4s", "--set", "drain.timeout=5m"]);
         let mut cluster = Cluster::start(options).await?;
         let mut publisher = LightPublisher::publish(&cluster.origin.socket(), "stays").await?;
         let viewer = LightViewer::play(&cluster.edge(0)?.socket(), "stays").await?;
@@ -147,10 +147,12 @@ fn a_node_that_drains_takes_nobody_new_serves_its_edges_and_may_stay_after_all()
             is_error(&error, "no_stream_exist", Some("nothing"))?;
         }
         all_intact(std::slice::from_ref(&viewer), 30).await?;
-        // Empty, it ends without waiting for anything.
+        // Empty, it ends as soon as the balancer has had its time.
         cluster.origin.command("drain", &[])?;
         publisher.socket()?.stop("stays").await?;
-        let status = cluster.origin.ended(SOON).await?;
+        publisher.socket()?.definition("publish_finished", SOON).await?;
+        drop(publisher);
+        let status = cluster.origin.ended(2 * SOON).await?;
         ensure!(status.code() == Some(0), "{status}");
         ensure!(cluster.databases.nodes().await?.len() == 1, "its row is gone");
         cluster.end().await;

@@ -115,6 +115,11 @@ impl Api {
         tokio::time::timeout(patience, self.state.tasks.wait()).await.is_ok()
     }
 
+    /// WebSockets, and WHIP and WHEP sessions, that are open.
+    pub fn client_count(&self) -> usize {
+        self.state.tasks.len()
+    }
+
     /// WHIP and WHEP sessions that are open.
     pub fn http_session_count(&self) -> usize {
         self.state.resources.len()

@@ -10,8 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::cli::DrainArgs;
 use crate::exit::{Exit, ExitError};
 
-/// Commands of this program that are no node.
-const NO_NODES: [&str; 3] = ["drain", "health", "bench"];
+/// Commands of this program that are no node, or none that drains.
+const NO_NODES: [&str; 4] = ["drain", "health", "bench", "demo"];
+/// What the system adds to the path of a program that was replaced while it ran.
+const REPLACED: &str = " (deleted)";
 
 /// Sends the wish.
 ///
@@ -53,7 +55,11 @@ fn the_only(nodes: &[u32]) -> Result<u32, ExitError> {
 /// Processes that run this program as a node.
 fn nodes() -> Vec<u32> {
     let own = std::process::id();
-    let program = |pid: &str| fs::read_link(PathBuf::from("/proc").join(pid).join("exe")).ok();
+    let program = |pid: &str| {
+        let path = fs::read_link(PathBuf::from("/proc").join(pid).join("exe")).ok()?;
+        let path = path.to_str()?;
+        Some(path.strip_suffix(REPLACED).unwrap_or(path).to_owned())
+    };
     let Some(this) = program("self") else { return Vec::new() };
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());

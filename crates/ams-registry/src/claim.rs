@@ -152,7 +152,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    fn of(record: &BroadcastRecord, now_ms: i64) -> Self {
+    pub(crate) fn of(record: &BroadcastRecord, now_ms: i64) -> Self {
         Self {
             node: record.owner_node(),
             incarnation: record.owner_incarnation(),
@@ -180,6 +180,16 @@ pub enum ClaimError {
     /// The registry did not answer as it should.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+}
+
+impl ClaimError {
+    /// As [`RegistryError::is_away`]: a refusal is an answer.
+    pub fn is_away(&self) -> Option<bool> {
+        match self {
+            Self::Registry(error) => error.is_away(),
+            Self::InUse(_) | Self::Lost { .. } => Some(false),
+        }
+    }
 }
 
 /// What is known once media flows.

@@ -79,6 +79,19 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// Whether the store cannot be reached at all; none when this error does not tell.
+    pub fn is_away(&self) -> Option<bool> {
+        match self {
+            Self::Deadline { .. } | Self::Unavailable { .. } | Self::Closed => Some(true),
+            Self::Refused { .. } | Self::Contended { .. } => Some(false),
+            Self::Overloaded { .. }
+            | Self::InvalidRequest { .. }
+            | Self::Uri(_)
+            | Self::Config { .. }
+            | Self::Open { .. } => None,
+        }
+    }
+
     /// Whether the same call may succeed later without anyone changing anything.
     pub fn is_transient(&self) -> bool {
         matches!(

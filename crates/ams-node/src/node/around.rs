@@ -3,8 +3,7 @@
 //! Owns the list of nodes last seen in the registry and one question over a short link of its own. Used when the registry
 //! is away, behind, or names a node that may be dead. Never changes anything at the node that is asked.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,19 +11,25 @@ use ams_registry::{ClusterNodeRecord, OriginAddress};
 use ams_relay::wire::{Find, Found, Frame};
 use ams_relay::{PeerInfo, RelayError, dial};
 use ams_signal::{RateLimit, TokenBucket};
-use ams_types::{NodeId, StreamKey};
+use ams_types::{AppName, Epoch, NodeId, StreamId, StreamKey};
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout_at;
 use tracing::debug;
 
-use super::NodeCore;
 use super::directory::Origin;
+use super::{NodeCore, now_ms};
 use crate::shard::protocol::{LinkId, ShardCommand};
 
 /// Longest wait for one node's answer; a publisher or a viewer is waiting.
 const ASK_TIMEOUT: Duration = Duration::from_millis(700);
+/// Questions to all nodes that viewers may cause while the registry is away or behind.
+const QUESTIONS: RateLimit = RateLimit { per_second: 50.0, burst: 200.0 };
+/// A row that stands still for so long is late: it is written every 5 s, and read every 5 s.
+const LATE_AFTER: Duration = Duration::from_secs(11);
+/// And for so long, with a registry that answers, a dead node's.
+const DEAD_AFTER: Duration = Duration::from_secs(30);
 /// After it was away the registry is not relied upon for this long: other nodes may hear of it later.
 const BEHIND_FOR: Duration = Duration::from_secs(15);
 /// Streams unknown to the registry that are asked around for without another reason.
@@ -37,45 +42,68 @@ const KEYS_MAX: usize = 1000;
 /// A node that may hold streams, as the registry last described it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KnownNode {
-    pub(super) id: NodeId,
     pub(super) host: String,
     pub(super) relay_port: u16,
+}
+
+/// What is known of a node, by this node's own clock.
+#[derive(Clone, Debug)]
+struct Row {
+    node: KnownNode,
+    /// What it last wrote, and since when that has stood there.
+    written: i64,
+    since: Instant,
 }
 
 /// Nodes that may hold streams. What the registry said last holds while it is away.
 #[derive(Debug, Default)]
 pub(super) struct KnownNodes {
-    nodes: Mutex<Vec<KnownNode>>,
-    /// When each row was last written, as last seen.
-    seen: Mutex<HashMap<String, i64>>,
-    /// A node has missed a heartbeat: it may hold what the registry does not know.
-    one_is_late: AtomicBool,
-    /// Doubts of the registry that may still be looked into.
+    rows: Mutex<HashMap<NodeId, Row>>,
+    /// Doubts of the registry that may still be looked into, and questions while it is away.
     doubts: Mutex<Option<TokenBucket>>,
+    questions: Mutex<Option<TokenBucket>>,
 }
 
 impl KnownNodes {
-    /// Takes over what the registry says now.
-    pub(super) fn learn(&self, own: &NodeId, rows: &[ClusterNodeRecord], now_ms: i64) {
-        let known = |row: &ClusterNodeRecord| {
-            let relay_port = u16::try_from(row.relay_port).ok().filter(|port| *port > 0)?;
-            let id = row.node_id().filter(|id| id != own)?;
-            let host = row.ip.clone()?;
-            (row.is_fresh(now_ms) && host.len() < 256).then_some(KnownNode { id, host, relay_port })
-        };
-        *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = rows.iter().filter_map(known).collect();
-        // Compared with what was seen one heartbeat ago: no clock but this node's.
-        let written = rows.iter().filter(|row| row.is_fresh(now_ms)).map(|row| (row.id.clone(), row.last_update_time));
-        let written: HashMap<_, _> = written.collect();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_late = written.iter().any(|(id, at)| id.as_str() != own.as_str() && seen.get(id) == Some(at));
-        self.one_is_late.store(is_late, Ordering::Relaxed);
-        *seen = written;
+    /// Takes over what the registry says now. `settled`: it has answered for so long that a row that stands still is a dead
+    /// node's.
+    pub(super) fn learn(&self, now: Instant, own: &NodeId, rows: &[ClusterNodeRecord], settled: bool) {
+        let mut known = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut present = HashMap::new();
+        for row in rows {
+            let relay_port = u16::try_from(row.relay_port).ok().filter(|port| *port > 0);
+            let id = row.node_id().filter(|id| id != own);
+            let host = row.ip.clone().filter(|host| host.len() < 256);
+            let (Some(relay_port), Some(id), Some(host)) = (relay_port, id, host) else { continue };
+            let written = row.last_update_time;
+            let before = known.get(&id).filter(|before| before.written == written);
+            let since = before.map_or(now, |before| before.since);
+            if !settled || now.saturating_duration_since(since) < DEAD_AFTER {
+                let node = KnownNode { host, relay_port };
+                present.insert(id, Row { node, written, since });
+            }
+        }
+        *known = present;
     }
 
     fn all(&self) -> Vec<KnownNode> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner).values().map(|row| row.node.clone()).collect()
     }
+
+    /// A node has missed a heartbeat: it may hold what the registry does not know.
+    fn one_is_late(&self, now: Instant) -> bool {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.values().any(|row| now.saturating_duration_since(row.since) > LATE_AFTER)
+    }
+}
+
+/// Which streams are live.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    /// By the registry: it also knows where.
+    pub(super) recorded: Vec<StreamKey>,
+    /// By the nodes themselves: where, and which publication.
+    pub(super) said: Vec<(StreamKey, OriginAddress, Epoch)>,
 }
 
 /// What one node answered.
@@ -100,18 +128,57 @@ impl NodeCore {
     /// Whether nodes may publish what the registry does not know: it has just come back, or is away for one of them.
     pub(super) fn is_registry_behind(&self) -> bool {
         let back_at = *self.registry_back_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let just_back = back_at.is_some_and(|at| at.elapsed() < BEHIND_FOR);
-        just_back || self.known_nodes.one_is_late.load(Ordering::Relaxed)
+        back_at.is_some_and(|at| at.elapsed() < BEHIND_FOR) || self.known_nodes.one_is_late(Instant::now())
+    }
+
+    /// Takes over which nodes there are.
+    pub(super) fn learn_nodes(&self, rows: &[ClusterNodeRecord]) {
+        let back_at = *self.registry_back_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let settled = back_at.is_none_or(|at| at.elapsed() > DEAD_AFTER);
+        self.known_nodes.learn(Instant::now(), &self.id, rows, settled);
     }
 
     /// Whether to ask around for a stream that the registry does not know: always while it may be behind, and otherwise as
     /// often as costs little. A node whose registry was away for a moment holds what is not written down.
     pub(super) fn may_doubt(&self, now: Instant) -> bool {
         if self.is_registry_behind() {
-            return true;
+            return self.may_ask(now);
         }
         let mut doubts = self.known_nodes.doubts.lock().unwrap_or_else(PoisonError::into_inner);
         doubts.get_or_insert_with(|| TokenBucket::new(DOUBTS, now)).take(now).is_ok()
+    }
+
+    /// Whether another stream may be asked around for: strangers choose the ids.
+    pub(super) fn may_ask(&self, now: Instant) -> bool {
+        let mut questions = self.known_nodes.questions.lock().unwrap_or_else(PoisonError::into_inner);
+        questions.get_or_insert_with(|| TokenBucket::new(QUESTIONS, now)).take(now).is_ok()
+    }
+
+    /// Which of these streams are live: by the registry, and as far as that is away or may be behind by the nodes, with the
+    /// place and the publication.
+    pub(super) async fn live(self: &Arc<Self>, app: &AppName, ids: Vec<StreamId>) -> Live {
+        let mut live = Live::default();
+        let mut unknown: HashSet<StreamId> = ids.iter().cloned().collect();
+        if self.is_registry_ok() {
+            let result = self.registry.find_live(app, &ids, now_ms()).await;
+            self.note_registry(&result);
+            for id in result.unwrap_or_default() {
+                unknown.remove(&id);
+                live.recorded.push(StreamKey::new(app.clone(), id));
+            }
+            if !self.is_registry_behind() {
+                return live;
+            }
+        }
+        let keys: Vec<_> = unknown.into_iter().map(|id| StreamKey::new(app.clone(), id)).collect();
+        for keys in keys.chunks(KEYS_MAX) {
+            for (key, (origin, found)) in self.ask_around(keys).await.holders {
+                if found.live {
+                    live.said.push((key, origin, found.epoch));
+                }
+            }
+        }
+        live
     }
 
     /// Asks at a relay address for some streams.
@@ -177,6 +244,10 @@ impl NodeCore {
                     around.holders.insert(key.clone(), (origin, found));
                 }
             }
+            // A host that vanished is waited for only while something is still missing.
+            if keys.iter().all(|key| around.holders.get(key).is_some_and(|(_, found)| found.live)) {
+                break;
+            }
         }
         around
     }
@@ -192,13 +263,12 @@ impl NodeCore {
             });
             match published {
                 Some((stream, live)) => {
-                    let silent = Instant::now().saturating_duration_since(stream.heard.1).as_millis();
-                    let silent_ms = u32::try_from(silent).unwrap_or(u32::MAX);
+                    let silent_ms = u32::try_from(stream.silence(Instant::now()).as_millis()).unwrap_or(u32::MAX);
                     Found { nonce, held: true, live, epoch: stream.epoch, silent_ms: if live { silent_ms } else { 0 } }
                 }
                 None => {
                     let held = directory.claiming.contains(key);
-                    Found { nonce, held, live: false, epoch: ams_types::Epoch(0), silent_ms: 0 }
+                    Found { nonce, held, live: false, epoch: Epoch(0), silent_ms: 0 }
                 }
             }
         };
@@ -213,27 +283,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_rows_that_name_a_living_relay_are_nodes_to_ask() {
-        let row = |id: &str, host: Option<&str>, relay_port, age: i64| ClusterNodeRecord {
+    fn nodes_to_ask_are_known_by_this_nodes_own_clock() {
+        let row = |id: &str, host: Option<&str>, relay_port, written: i64| ClusterNodeRecord {
             id: id.into(),
             ip: host.map(str::to_owned),
             relay_port,
-            last_update_time: 1_000_000 - age,
+            last_update_time: written,
             ..ClusterNodeRecord::default()
         };
-        let rows = [
-            row("a", Some("10.0.0.1"), 5000, 0),
-            row("own", Some("10.0.0.2"), 5000, 0),
-            row("edge", Some("10.0.0.3"), 0, 0),
-            row("nowhere", None, 5000, 0),
-            row("dead", Some("10.0.0.4"), 5000, 20_001),
-            row("", Some("10.0.0.5"), 5000, 0),
-            row("nonsense", Some("10.0.0.6"), 99_999, 0),
-            row("b", Some("10.0.0.7"), 5001, 4_000),
-        ];
-        let known = KnownNodes::default();
-        known.learn(&"own".parse().unwrap(), &rows, 1_000_000);
-        let hosts: Vec<_> = known.all().into_iter().map(|node| (node.host, node.relay_port)).collect();
-        assert_eq!(hosts, [("10.0.0.1".to_owned(), 5000), ("10.0.0.7".to_owned(), 5001)]);
+        // Clocks that differ by hours.
+        let rows = |b| {
+            [
+                row("a", Some("10.0.0.1"), 5000, 7),
+                row("own", Some("10.0.0.2"), 5000, 1),
+                row("edge", Some("10.0.0.3"), 0, 1),
+                row("nowhere", None, 5000, 1),
+                row("", Some("10.0.0.5"), 5000, 1),
+                row("nonsense", Some("10.0.0.6"), 99_999, 1),
+                row("b", Some("10.0.0.7"), 5001, b),
+            ]
+        };
+        let (known, begin, own) = (KnownNodes::default(), Instant::now(), "own".parse().unwrap());
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let hosts = |known: &KnownNodes| {
+            let mut hosts: Vec<_> = known.all().into_iter().map(|node| node.host).collect();
+            hosts.sort();
+            hosts
+        };
+        known.learn(at(0), &own, &rows(3_600_000), true);
+        assert_eq!(hosts(&known), ["10.0.0.1", "10.0.0.7"]);
+        known.learn(at(10), &own, &rows(3_605_000), true);
+        assert!(!known.one_is_late(at(11)));
+        assert!(known.one_is_late(at(12)), "a wrote nothing for 12 s");
+        // The registry was away in between: a row that stands still says nothing yet.
+        known.learn(at(60), &own, &rows(3_605_000), false);
+        assert_eq!(hosts(&known), ["10.0.0.1", "10.0.0.7"]);
+        known.learn(at(65), &own, &rows(3_610_000), true);
+        assert_eq!(hosts(&known), ["10.0.0.7"], "a is dead");
     }
 }

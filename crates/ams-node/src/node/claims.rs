@@ -8,13 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ams_api::port::{EndReason, PublishRequest, Refusal, SessionId};
-use ams_registry::{ClaimError, ClaimRequest, Grant, Lease, PublishType, RegistryError, ReleaseReason, Takeover};
+use ams_registry::{
+    Claim, ClaimError, ClaimRequest, Grant, Lease, PublishType, RegistryError, ReleaseReason, Takeover,
+};
 use ams_types::{Epoch, StreamKey};
 use futures_util::StreamExt;
 use tracing::{debug, info, warn};
 
 use super::directory::Role;
-use super::suspicion::Verdict;
+use super::suspicion::{Verdict, stands};
 use super::{NodeCore, now_ms};
 
 /// Longest a publisher waits for the registry: it leaves time to ask the nodes. The SDK tries again after 3 s.
@@ -23,8 +25,8 @@ const CLAIM_TIMEOUT: Duration = Duration::from_millis(1200);
 const RELEASES_MAX: usize = 10_000;
 /// Calls side by side when the registry is back.
 const CALLS_AT_ONCE: usize = 16;
-/// Tries to write what is left when the node stops.
-const LAST_TRIES: usize = 3;
+/// Longest time to write what is left when the node stops.
+const LAST_TRIES_MAX: Duration = Duration::from_millis(1500);
 const LAST_TRY_PAUSE: Duration = Duration::from_millis(300);
 
 /// A stream id that is a session's now.
@@ -64,8 +66,12 @@ pub(super) struct Unreleased(Mutex<HashMap<StreamKey, (Lease, ReleaseReason)>>);
 impl Unreleased {
     fn put(&self, lease: Lease, reason: ReleaseReason) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() < RELEASES_MAX || waiting.contains_key(&lease.key) {
-            waiting.insert(lease.key.clone(), (lease, reason));
+        match waiting.get(&lease.key) {
+            Some((later, _)) if later.epoch > lease.epoch => {}
+            None if waiting.len() >= RELEASES_MAX => {}
+            _ => {
+                waiting.insert(lease.key.clone(), (lease, reason));
+            }
         }
     }
 
@@ -110,7 +116,7 @@ impl NodeCore {
     pub(super) async fn claim(self: &Arc<Self>, wish: &ClaimRequest) -> Result<Claimed, Refusal> {
         if self.is_registry_ok() {
             match self.claim_recorded(wish).await {
-                Err(ClaimError::Registry(error)) if error.is_transient() => {}
+                Err(ClaimError::Registry(error)) if error.is_away() == Some(true) => {}
                 result => return result.map_err(|error| self.refusal_of(&wish.key, &error)),
             }
         }
@@ -133,9 +139,14 @@ impl NodeCore {
             let late = RegistryError::Deadline { operation: "a claim", after: CLAIM_TIMEOUT };
             let result = tokio::time::timeout(CLAIM_TIMEOUT, self.registry.claim(claim)).await;
             let result = result.unwrap_or(Err(ClaimError::Registry(late)));
-            self.note_registry(&result, matches!(result, Err(ClaimError::Registry(_))));
+            self.note_registry(&result);
             let holder = match result {
                 Ok(claim) => {
+                    if self.is_held_unrecorded(&wish.key, &claim).await {
+                        self.release(claim.lease.clone(), ReleaseReason::Finished).await;
+                        let epoch = claim.lease.epoch;
+                        return Err(ClaimError::Lost { epoch });
+                    }
                     self.unreleased.forget(&wish.key, claim.lease.epoch);
                     let restores = matches!(claim.grant, Grant::NodeRestarted | Grant::OwnerDead | Grant::Replaced);
                     return Ok(Claimed { lease: claim.lease, recorded: true, restores });
@@ -157,14 +168,32 @@ impl NodeCore {
         }
     }
 
+    /// Whether an id that the registry gave away is another node's all the same: one whose records went stale because only
+    /// that node cannot reach the registry, or that publishes what was never written down.
+    async fn is_held_unrecorded(self: &Arc<Self>, key: &StreamKey, claim: &Claim) -> bool {
+        if !matches!(claim.grant, Grant::NoRecord | Grant::NotHeld) {
+            return false;
+        }
+        if let Some(holder) = claim.previous.as_deref().and_then(|previous| previous.last_holder())
+            && let Some((node, run)) = holder.node.clone().zip(holder.incarnation)
+            && self.says_it_publishes(key, &holder, &node, run).await
+        {
+            return true;
+        }
+        self.is_registry_behind()
+            && self.ask_around(std::slice::from_ref(key)).await.holders.values().any(|(_, found)| stands(found))
+    }
+
     /// Claims an id without the registry: no node that can be reached may hold it, or be about to.
     async fn claim_among_nodes(self: &Arc<Self>, key: &StreamKey) -> Result<Claimed, Refusal> {
         let around = self.ask_around(std::slice::from_ref(key)).await;
-        if around.holders.contains_key(key) {
+        if around.holders.get(key).is_some_and(|(_, found)| stands(found)) {
             return Err(Refusal::InUse(key.id.clone()));
         }
         info!(stream_id = %key, nodes = around.answered, "claimed without the registry: no node holds it");
-        let epoch = Epoch(u64::try_from(now_ms()).unwrap_or(1));
+        let known = self.directory().streams.get(key).map_or(0, |stream| stream.epoch.0 + 1);
+        let heard = around.holders.get(key).map_or(0, |(_, found)| found.epoch.0.saturating_add(1));
+        let epoch = Epoch(u64::try_from(now_ms()).unwrap_or(1).max(known).max(heard));
         let lease = Lease { key: key.clone(), epoch, host: self.config.advertise.clone() };
         Ok(Claimed { lease, recorded: false, restores: false })
     }
@@ -212,9 +241,13 @@ impl NodeCore {
     /// Gives a claim back. One try: when the registry is away it is told later, because a record that stays would block the
     /// id until its lease ends.
     pub(super) async fn release(&self, lease: Lease, reason: ReleaseReason) {
+        if !self.is_registry_ok() {
+            self.unreleased.put(lease, reason);
+            return;
+        }
         let result = self.registry.release(&lease, reason, now_ms()).await;
         let failed = matches!(result, Err(ClaimError::Registry(_)));
-        self.note_registry(&result, failed);
+        self.note_registry(&result);
         match failed {
             true => self.unreleased.put(lease, reason),
             false => self.unreleased.forget(&lease.key, lease.epoch),
@@ -229,13 +262,13 @@ impl NodeCore {
 
     /// The same, once more before the node goes.
     pub(super) async fn settle_last(&self) {
-        for _ in 0..LAST_TRIES {
-            if self.unreleased.len() == 0 {
-                return;
+        let tries = async {
+            while self.unreleased.len() > 0 {
+                self.settle().await;
+                tokio::time::sleep(LAST_TRY_PAUSE).await;
             }
-            self.settle().await;
-            tokio::time::sleep(LAST_TRY_PAUSE).await;
-        }
+        };
+        let _ = tokio::time::timeout(LAST_TRIES_MAX, tries).await;
         let left = self.unreleased.len();
         if left > 0 {
             warn!(records = left, "some streams' records stay in the registry until they are stale");

@@ -143,9 +143,14 @@ impl LocalStream {
         self.served.values().fold(here, |sum, viewers| sum.saturating_add(*viewers))
     }
 
+    /// For how long nothing of it has come. A data channel alone is never silent: it has nothing to say all the time.
+    pub fn silence(&self, now: Instant) -> Duration {
+        if self.tracks.tracks.is_empty() { Duration::ZERO } else { now.saturating_duration_since(self.heard.1) }
+    }
+
     /// Whether nothing of it has come for a while.
     pub fn is_silent(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.heard.1) > SILENT_AFTER
+        self.silence(now) > SILENT_AFTER
     }
 
     /// Whether it comes, or is to come, over this link.
@@ -218,7 +223,6 @@ pub struct Session {
 }
 
 impl Session {
-    /// Tells whoever opened the session. The queue holds every event a session can have.
     /// As [`Self::tell`], for what may be left out when the client does not keep up: the end must find room.
     pub fn mention(&self, event: SessionEvent) {
         if self.events.capacity() > self.events.max_capacity() / 2 {
@@ -226,6 +230,7 @@ impl Session {
         }
     }
 
+    /// Tells whoever opened the session. The queue holds every event a session can have.
     pub fn tell(&self, event: SessionEvent) {
         let _ = self.events.try_send(event);
     }

@@ -47,12 +47,13 @@ impl NodeCore {
         info!(sessions = self.sessions(), timeout = ?times.timeout, "draining: takes nobody new");
         // Those who come now are refused, so that a balancer that has not noticed yet tries another node.
         api.announce_stop(times.notice, times.spread);
-        if !self.wait_for_empty(begun + times.notice, orders).await {
-            return false;
+        tokio::select! {
+            () = tokio::time::sleep_until(begun + times.notice) => {}
+            () = wish(&mut orders.drain, false), if !orders.cancel.is_cancelled() => return false,
         }
         info!(sessions = self.sessions(), spread = ?times.spread, "clients are told to go elsewhere");
         self.close_http_sessions(times.spread);
-        if !self.wait_for_empty(begun + times.timeout, orders).await {
+        if !self.wait_for_empty(api, begun + times.timeout, orders).await {
             return false;
         }
         info!(left = self.sessions(), took = ?begun.elapsed(), "drained");
@@ -63,10 +64,10 @@ impl NodeCore {
         self.directory().sessions.len()
     }
 
-    /// Waits until no session is left, or the moment has come. False if the drain was taken back.
-    async fn wait_for_empty(&self, until: Instant, orders: &mut Orders) -> bool {
+    /// Waits until no session and no socket is left, or the moment has come. False if the drain was taken back.
+    async fn wait_for_empty(&self, api: &Api, until: Instant, orders: &mut Orders) -> bool {
         // Once it is to end, it ends.
-        while self.sessions() > 0 && Instant::now() < until {
+        while self.sessions() + api.client_count() > 0 && Instant::now() < until {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
                 () = wish(&mut orders.drain, false), if !orders.cancel.is_cancelled() => return false,

@@ -15,8 +15,8 @@ use futures_util::StreamExt;
 use tokio::sync::{MutexGuard, watch};
 use tracing::info;
 
+use super::NodeCore;
 use super::directory::{Interruption, Origin, PullState, Scattered};
-use super::{NodeCore, now_ms};
 use crate::shard::protocol::ShardCommand;
 
 /// How often another source is looked for. Half of it, on average, is what a viewer waits longer than it must.
@@ -128,31 +128,18 @@ impl NodeCore {
             by_app.entry(key.app).or_default().push(key.id);
         }
         for (app, ids) in by_app {
-            let mut live = None;
-            if self.is_registry_ok() && !self.is_registry_behind() {
-                let result = self.registry.find_live(&app, &ids, now_ms()).await;
-                self.note_registry(&result, result.is_err());
-                live = result.ok();
+            let live = self.live(&app, ids).await;
+            for (key, origin, epoch) in live.said {
+                self.take_up(key, origin, epoch);
             }
-            let keys =
-                |ids: Vec<StreamId>| ids.into_iter().map(|id| StreamKey::new(app.clone(), id)).collect::<Vec<_>>();
-            let Some(live) = live else {
-                for (key, (origin, found)) in self.ask_around(&keys(ids)).await.holders {
-                    if found.live {
-                        self.take_up(key, origin, found.epoch);
-                    }
+            let lookups = futures_util::stream::iter(live.recorded).for_each_concurrent(LOOKUPS_AT_ONCE, |key| async {
+                if let Ok(Some(location)) = self.lookup(&key).await
+                    && location.is_live()
+                    && let Some(origin) = location.origin
+                {
+                    self.take_up(key, origin, location.epoch);
                 }
-                continue;
-            };
-            let lookups =
-                futures_util::stream::iter(keys(live)).for_each_concurrent(LOOKUPS_AT_ONCE, |key| async move {
-                    if let Ok(Some(location)) = self.lookup(&key).await
-                        && location.is_live()
-                        && let Some(origin) = location.origin
-                    {
-                        self.take_up(key, origin, location.epoch);
-                    }
-                });
+            });
             lookups.await;
         }
     }
@@ -165,7 +152,7 @@ impl NodeCore {
             let mut directory = self.directory();
             let Some(stream) = directory.streams.get_mut(&key) else { return };
             let (Origin::Lost, Some(waits)) = (&stream.origin, &mut stream.interruption) else { return };
-            if waits.is_epoch_over && epoch <= stream.epoch {
+            if waits.is_epoch_over && epoch == stream.epoch {
                 return;
             }
             let asked = Some((origin.clone(), epoch));

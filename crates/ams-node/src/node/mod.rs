@@ -40,7 +40,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ams_api::port::SessionId;
-use ams_registry::Registry;
+use ams_registry::{ClaimError, Registry, RegistryError};
 use ams_relay::HandshakeConfig;
 use ams_rtc::dtls::DtlsIdentity;
 use ams_types::{Incarnation, NodeId, StreamKey};
@@ -133,24 +133,49 @@ impl NodeCore {
         LinkId(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Notes how a call to the registry went; one log line per change.
-    fn note_registry<T, E: std::fmt::Display>(&self, result: &Result<T, E>, failed: bool) {
-        let was_ok = self.registry_ok.swap(!failed, Ordering::Relaxed);
+    /// Notes how a call to the registry went; one log line per change. What only this call met says nothing of the registry.
+    fn note_registry<T, E: RegistrySign>(&self, result: &Result<T, E>) {
+        let away = match result {
+            Ok(_) => false,
+            Err(error) => match error.is_away() {
+                Some(away) => away,
+                None => return,
+            },
+        };
+        let was_ok = self.registry_ok.swap(!away, Ordering::Relaxed);
         match result {
-            Err(error) if failed && was_ok => {
-                tracing::warn!(%error, "registry does not answer; media goes on without it")
+            Err(error) if away && was_ok => {
+                tracing::warn!(%error, "registry does not answer; media goes on without it");
             }
-            Ok(_) if !was_ok => tracing::info!("registry answers again"),
+            _ if !away && !was_ok => {
+                tracing::info!("registry answers again");
+                *self.registry_back_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                self.registry_back.send_replace(());
+            }
             _ => {}
-        }
-        if !was_ok && !failed {
-            *self.registry_back_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-            self.registry_back.send_replace(());
         }
     }
 
     fn is_registry_ok(&self) -> bool {
         self.registry_ok.load(Ordering::Relaxed)
+    }
+}
+
+/// An error of a call to the registry that tells whether the registry is there.
+trait RegistrySign: std::fmt::Display {
+    /// Whether it is away; none if this does not tell.
+    fn is_away(&self) -> Option<bool>;
+}
+
+impl RegistrySign for RegistryError {
+    fn is_away(&self) -> Option<bool> {
+        RegistryError::is_away(self)
+    }
+}
+
+impl RegistrySign for ClaimError {
+    fn is_away(&self) -> Option<bool> {
+        ClaimError::is_away(self)
     }
 }
 

@@ -88,15 +88,17 @@ impl Node for NodeHandle {
     }
 
     fn close(&self, session: &SessionId, reason: EndReason) -> BoxFuture<'_, bool> {
-        let session = session.clone();
-        async move { self.0.end_session(&session, reason).await }.boxed()
+        // In a task of its own: whoever asks may hang up before it is done.
+        let (node, session) = (Arc::clone(&self.0), session.clone());
+        let ending = self.0.tasks.spawn(async move { node.end_session(&session, reason).await });
+        async move { ending.await.unwrap_or(false) }.boxed()
     }
 
     fn broadcast(&self, key: &StreamKey) -> BoxFuture<'_, Result<Option<BroadcastRecord>, Refusal>> {
         let key = key.clone();
         async move {
             let result = self.0.registry.get_broadcast(&key).await;
-            self.0.note_registry(&result, result.is_err());
+            self.0.note_registry(&result);
             result.map_err(|_| Refusal::RegistryUnavailable)
         }
         .boxed()

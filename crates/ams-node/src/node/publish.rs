@@ -59,7 +59,9 @@ impl NodeCore {
             if self.is_draining() {
                 drop(directory);
                 drop(order);
-                self.release(lease, ReleaseReason::Finished).await;
+                if recorded {
+                    self.release(lease, ReleaseReason::Finished).await;
+                }
                 return Err(self.busy("it is about to stop"));
             }
             let window = Instant::now().checked_sub(self.config.media.resume_window);
@@ -231,7 +233,7 @@ impl NodeCore {
             let known = match recorded {
                 true => {
                     let result = self.registry.mark_live(&lease, info).await;
-                    self.note_registry(&result, matches!(result, Err(ClaimError::Registry(_))));
+                    self.note_registry(&result);
                     match result {
                         Ok(()) => true,
                         Err(ClaimError::Registry(_)) => false,

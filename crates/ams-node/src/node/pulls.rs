@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ams_api::port::{EndReason, Refusal};
 use ams_media::StreamTracks;
-use ams_registry::{OriginAddress, StreamLocation};
+use ams_registry::{OriginAddress, RegistryError, StreamLocation};
 use ams_relay::wire;
 use ams_types::{Epoch, StreamKey};
 use tokio::sync::watch;
@@ -115,6 +115,9 @@ impl NodeCore {
                 Err(sentence) => why = sentence,
             }
         }
+        if !self.is_registry_ok() && !self.may_ask(Instant::now()) {
+            return Err(why);
+        }
         let around = self.ask_around(std::slice::from_ref(key)).await;
         match around.holders.into_iter().find(|(_, (_, found))| found.live) {
             Some((_, (origin, _))) => Ok(origin),
@@ -124,9 +127,10 @@ impl NodeCore {
     }
 
     pub(super) async fn lookup(&self, key: &StreamKey) -> Result<Option<StreamLocation>, String> {
+        let late = RegistryError::Deadline { operation: "a lookup", after: LOOKUP_TIMEOUT };
         let asked = tokio::time::timeout(LOOKUP_TIMEOUT, self.registry.lookup(key, now_ms())).await;
-        let result = asked.map_err(|_| "no answer in time".to_owned()).and_then(|r| r.map_err(|e| e.to_string()));
-        self.note_registry(&result, result.is_err());
+        let result = asked.unwrap_or(Err(late));
+        self.note_registry(&result);
         result.map_err(|e| format!("registry: {e}"))
     }
 
@@ -214,11 +218,31 @@ impl NodeCore {
                     None => info!(stream_id = %key, %epoch, "stream is pulled"),
                 }
             }
-            Err(true) => {}
+            Err(true) => self.put_right(&key, link).await,
             Err(false) => {
                 if let Some(shard) = self.link_shard(link) {
                     self.command(shard, ShardCommand::CloseStream { key, reason: wire::EndReason::Moved }).await;
                 }
+            }
+        }
+    }
+
+    /// A late answer brought a stream to a shard that has it from elsewhere by now, or should not have it at all.
+    async fn put_right(&self, key: &StreamKey, link: LinkId) {
+        let Some(shard) = self.link_shard(link) else { return };
+        let stream = {
+            let directory = self.directory();
+            let Some(stream) = directory.streams.get(key) else { return };
+            if stream.home == shard {
+                return;
+            }
+            stream.replicas.contains(&shard).then(|| Attached::of(stream))
+        };
+        match stream {
+            Some(stream) => self.add_replica(key, shard, &stream).await,
+            None => {
+                let reason = wire::EndReason::Moved;
+                self.command(shard, ShardCommand::CloseStream { key: key.clone(), reason }).await;
             }
         }
     }

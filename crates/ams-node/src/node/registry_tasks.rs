@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ams_api::port::SessionId;
 use ams_registry::{ClaimError, ClusterNodeRecord, LeftoverRequest, StreamQuality};
-use ams_types::{AppName, MediaKind, StreamId, StreamKey};
+use ams_types::{AppName, MediaKind, StreamId};
 use futures_util::StreamExt;
 use tracing::{info, warn};
 
@@ -45,7 +45,7 @@ impl NodeCore {
             now_ms: now_ms(),
         };
         let result = self.registry.clean_own_leftovers(&request).await;
-        self.note_registry(&result, result.is_err());
+        self.note_registry(&result);
         if let Ok(found) = result
             && found.deleted + found.finished + found.infos_deleted > 0
         {
@@ -68,14 +68,14 @@ impl NodeCore {
             }
             let row = self.node_row(&mut load);
             let result = self.registry.heartbeat_node(&row).await;
-            self.note_registry(&result, result.is_err());
+            self.note_registry(&result);
             let late = written_at.elapsed().saturating_sub(NODE_HEARTBEAT).as_millis();
             self.heartbeat_lag.store(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
             if result.is_ok() {
                 written_at = Instant::now();
             }
             if let Ok(rows) = self.registry.list_nodes().await {
-                self.known_nodes.learn(&self.id, &rows, now_ms());
+                self.learn_nodes(&rows);
             }
         }
     }
@@ -168,7 +168,7 @@ impl NodeCore {
             _ => return,
         };
         let result = self.registry.heartbeat(&lease, now_ms(), quality).await;
-        self.note_registry(&result, matches!(result, Err(ClaimError::Registry(_))));
+        self.note_registry(&result);
         // A record that was lost, by a restore from an older copy say, is made again; one that is another's stays so.
         if let Err(ClaimError::Lost { .. }) = result
             && self.record_claim(session).await
@@ -218,7 +218,7 @@ impl NodeCore {
                 futures_util::stream::iter(written).for_each_concurrent(HEARTBEATS_AT_ONCE, |write| async move {
                     let (key, epoch, viewers) = write;
                     let result = node.registry.set_viewer_count(&key, Some(epoch), viewers).await;
-                    node.note_registry(&result, result.is_err());
+                    node.note_registry(&result);
                     if result.is_ok()
                         && let Some(stream) = node.directory().streams.get_mut(&key)
                     {
@@ -240,7 +240,7 @@ impl NodeCore {
             }
             if !self.is_registry_ok() {
                 let result = self.registry.ping().await;
-                self.note_registry(&result, result.is_err());
+                self.note_registry(&result);
             }
             if self.is_registry_ok() && self.unreleased.len() > 0 {
                 self.settle().await;
@@ -275,21 +275,9 @@ impl NodeCore {
                 continue;
             }
             for (app, ids) in by_app {
-                let mut live = None;
-                if self.is_registry_ok() && !self.is_registry_behind() {
-                    let result = self.registry.find_live(&app, &ids, now_ms()).await;
-                    self.note_registry(&result, result.is_err());
-                    live = result.ok();
-                }
-                let keys: Vec<StreamKey> = match live {
-                    Some(live) => live.into_iter().map(|id| StreamKey::new(app.clone(), id)).collect(),
-                    None => {
-                        let keys: Vec<_> = ids.into_iter().map(|id| StreamKey::new(app.clone(), id)).collect();
-                        let holders = self.ask_around(&keys).await.holders;
-                        holders.into_iter().filter(|(_, (_, found))| found.live).map(|(key, _)| key).collect()
-                    }
-                };
-                for key in keys {
+                let live = self.live(&app, ids).await;
+                let said = live.said.into_iter().map(|(key, _, _)| key);
+                for key in live.recorded.into_iter().chain(said) {
                     let _ = self.starts.send(key);
                 }
             }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use ams_api::port::SessionId;
 use ams_registry::Holder;
 use ams_relay::RelayError;
+use ams_relay::wire::Found;
 use ams_types::{Epoch, Incarnation, NodeId, StreamKey};
 use tracing::debug;
 
@@ -80,6 +81,17 @@ impl NodeCore {
         })
     }
 
+    /// Whether that run of that node answers and says that it publishes the stream.
+    pub(super) async fn says_it_publishes(
+        &self,
+        key: &StreamKey,
+        holder: &Holder,
+        node: &NodeId,
+        run: Incarnation,
+    ) -> bool {
+        *node != self.id && self.evidence(key, holder, node, run).await == Some(Verdict::Holds)
+    }
+
     /// What the holder's node says, or its absence; none if that is unclear.
     async fn evidence(&self, key: &StreamKey, holder: &Holder, node: &NodeId, run: Incarnation) -> Option<Verdict> {
         let host = holder.host.as_deref()?;
@@ -105,9 +117,14 @@ fn verdict_of(answered: &Answered, node: &NodeId, run: Incarnation) -> Verdict {
         return Verdict::Gone;
     }
     match answered.found.first() {
-        Some(Some(found)) if !found.held || found.silent_ms > SILENT_AFTER_MS => Verdict::LetGo,
+        Some(Some(found)) if !stands(found) => Verdict::LetGo,
         _ => Verdict::Holds,
     }
+}
+
+/// Whether what a node says of a stream leaves no room for a newcomer.
+pub(super) fn stands(found: &Found) -> bool {
+    found.held && found.silent_ms <= SILENT_AFTER_MS
 }
 
 fn is_nobody_there(error: &RelayError) -> bool {
@@ -119,7 +136,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use ams_relay::PeerInfo;
-    use ams_relay::wire::{Features, Found, Role};
+    use ams_relay::wire::{Features, Role};
 
     use super::*;
 

@@ -475,10 +475,13 @@ impl ShardCore {
             ShardCommand::AddReplica { key, home, epoch, tracks } => self.add_replica(now, key, home, epoch, tracks),
             ShardCommand::FeedReplica { key, to } => self.feed_replica(&key, to),
             ShardCommand::StopReplica { key, to } => self.stop_replica(&key, to),
-            ShardCommand::Interrupt { key, reason } => match self.by_key.get(&key) {
-                Some(&index) => self.lose_source(index, reason),
-                None => self.links.unsubscribe_all(&key),
-            },
+            ShardCommand::Interrupt { key, reason } => {
+                // Also what was asked for and not answered yet: a late answer must not bring it back.
+                self.links.unsubscribe_all(&key);
+                if let Some(&index) = self.by_key.get(&key) {
+                    self.lose_source(index, reason);
+                }
+            }
             ShardCommand::CloseStream { key, reason } => match self.by_key.get(&key) {
                 Some(&index) => self.close_stream(now, index, reason),
                 None => self.links.unsubscribe_all(&key),

@@ -30,6 +30,7 @@ impl ShardCore {
                 return;
             }
         }
+        self.links.unsubscribe_all(&key);
         self.put_stream(now, Stream::new(now, key, epoch, tracks, Source::Shard(home)));
     }
 

@@ -8,6 +8,7 @@ use ams_types::{Epoch, Incarnation, NodeId};
 use serde_json::Value;
 
 use super::field::{Changes, JsonMap, record};
+use crate::claim::Holder;
 use crate::status::{STALE_AFTER_MS, Status};
 
 /// Name of the collection in MongoDB.
@@ -234,6 +235,12 @@ impl BroadcastRecord {
     /// Whether the last to take the stream was one of our nodes, and not another program since.
     fn is_claimed_by_us(&self) -> bool {
         self.ams_host.is_some() && self.ams_host == self.origin_address
+    }
+
+    /// Who held the stream by what is stored, however old that is; none if nobody did.
+    pub fn last_holder(&self) -> Option<Holder> {
+        let held = self.status.as_deref().is_some_and(|status| Status::from_wire(status).is_held());
+        held.then(|| Holder::of(self, self.update_time))
     }
 
     /// The node that holds or last held the stream; `None` when another program does.
