@@ -1,4 +1,5 @@
-//! Origins killed under a publishing browser, behind a real balancer: AMS's SDK comes back by itself, viewers stay.
+//! Origins killed under a publishing browser, and edges drained under a watching one, behind a real balancer: AMS's SDK comes
+//! back by itself, and nobody loses the stream.
 //!
 //! `AMS_TEST_FAILOVER_ROUNDS` is how often, twice by default.
 
@@ -108,5 +109,48 @@ async fn an_origin_killed_under_a_browser_is_a_pause_for_its_viewers() {
     }
     assert!(light.iter().all(|viewer| !viewer.counts.is_closed()), "a viewer was closed");
     drop(other);
+    cluster.end().await;
+}
+
+#[tokio::test]
+async fn an_edge_that_drains_sends_a_browser_to_the_next() {
+    let _turn = turn().await;
+    let mut cluster = Cluster::start(ClusterOptions::new(121, 2)).await.unwrap();
+    let balancer = Balancer::start(&[], &[cluster.edges[0].http, cluster.edges[1].http]).await.unwrap();
+    let url = format!("{}/WebRTCAppEE/whip/drained", cluster.origin.url(""));
+    let mut publisher = Driver::start("whip.mjs", &["--url", &url, "--seconds", "0"]).unwrap();
+    publisher.event("connected", PATIENCE).await.unwrap();
+    let scenario = json!({"steps": [
+        {"do": "adaptor", "name": "viewer", "url": balancer.to_edges(), "play": true},
+        {"do": "wait", "on": "viewer", "info": "initialized", "since": "begin", "within": 20},
+        {"do": "call", "on": "viewer", "method": "play", "args": ["drained"]},
+        {"do": "wait", "on": "viewer", "info": "play_started", "within": 20},
+        {"do": "frames", "on": "viewer", "min": 20, "within": 30},
+        {"do": "mark", "on": "viewer"},
+        // Here its edge is told to end.
+        {"do": "wait", "on": "viewer", "info": "server_will_stop", "within": BACK},
+        {"do": "wait", "on": "viewer", "info": "play_started", "within": BACK},
+        {"do": "resumes", "on": "viewer", "from": "viewer", "info": "play_started", "within": 10},
+        {"do": "frames", "on": "viewer", "min": 20, "within": 20},
+    ]});
+    let mut driver = Driver::start("sdk.mjs", &["--scenario", &scenario.to_string(), "--deadline", "120"]).unwrap();
+    let result = loop {
+        let line = driver.line(PATIENCE).await.unwrap();
+        if line["event"] == "result" {
+            break line;
+        }
+        if line["do"] == "mark" {
+            let here = cluster.edges[0].metric("ams_viewers").await.unwrap();
+            let edge = &mut cluster.edges[if here == 1.0 { 0 } else { 1 }];
+            let status = edge.terminate().await.unwrap();
+            assert_eq!(status.code(), Some(0), "it leaves when its only viewer has");
+        }
+    };
+    assert_eq!(result["ok"], true, "{}: {result:#}", result["why"]);
+    let steps = result["steps"].as_array().unwrap();
+    let pause = steps.iter().find(|s| s["do"] == "resumes").unwrap()["pausedMs"].as_i64().unwrap();
+    say(&format!("drained edge: {pause} ms without a picture"));
+    assert!(pause < 2000, "{pause} ms");
+    drop(publisher);
     cluster.end().await;
 }
