@@ -176,16 +176,15 @@ await run(option.deadline, async () => {
     },
     async resumes(step) {
       const one = actor(step.on);
+      const word = await find(actor(step.from), step);
+      // One that ended before the word was another's.
+      const ended = (pauses) => pauses.find(({ until: at }) => at >= Math.max(one.since, word.at - 300));
       const pause = await until(
-        async () =>
-          (await one.page.evaluate((video) => window.amsProbe.pauses(video), one.video)).find(
-            ({ until: at }) => at >= one.since,
-          ),
+        async () => ended(await one.page.evaluate((video) => window.amsProbe.pauses(video), one.video)),
         (step.within ?? 10) * 1000,
         50,
       );
       if (!pause) return { ok: false, why: `no picture again within ${step.within ?? 10} s` };
-      const word = await find(actor(step.from), step);
       return { afterMs: pause.until - word.at, pausedMs: pause.ms };
     },
     async watch({ on, seconds = 5 }) {

@@ -121,8 +121,11 @@ fn viewers_wait_as_long_as_they_are_to_and_a_stop_ends_at_once() {
             for viewer in &mut viewers {
                 viewer.socket()?.definition("play_finished", SOON).await?;
                 let waited = gone.elapsed();
-                let wanted =
-                    if stops { Duration::ZERO..PROMPTLY } else { Duration::from_secs(2)..2 * PROMPTLY + PROMPTLY };
+                let wanted = if stops {
+                    Duration::ZERO..PROMPTLY
+                } else {
+                    Duration::from_secs(2)..Duration::from_secs(2) + PROMPTLY
+                };
                 ensure!(wanted.contains(&waited), "stopped: {stops}, told after {waited:?}");
             }
             for node in [&cluster.origin, cluster.edge(0)?] {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -17,7 +17,9 @@ use tokio::time::Instant;
 /// Bytes read at a time.
 const CHUNK: usize = 4096;
 /// Chunks on their way in one direction: what the path holds.
-const CHUNKS_MAX: usize = 64;
+const CHUNKS_MAX: usize = 8;
+/// What the system may hold besides. A path that holds more hands over seconds of media at once when it is free again.
+const BUFFER_BYTES: u32 = 16 * 1024;
 
 /// What the path does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +47,10 @@ impl TcpPath {
     /// # Errors
     /// No port.
     pub async fn to(ip: Ipv4Addr, target: SocketAddr) -> Result<Self> {
-        let listener = TcpListener::bind((ip, 0)).await?;
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(BUFFER_BYTES)?;
+        socket.bind((ip, 0).into())?;
+        let listener = socket.listen(64)?;
         let address = listener.local_addr()?;
         let state = Arc::new(watch::Sender::new(PathState::default()));
         let of_task = Arc::clone(&state);
@@ -74,7 +79,9 @@ async fn connection(from: TcpStream, target: SocketAddr, mut state: watch::Recei
     if state.wait_for(|state| !state.stalled).await.is_err() {
         return;
     }
-    let Ok(to) = TcpStream::connect(target).await else { return };
+    let Ok(to) = TcpSocket::new_v4() else { return };
+    let _ = to.set_recv_buffer_size(BUFFER_BYTES);
+    let Ok(to) = to.connect(target).await else { return };
     let _ = (from.set_nodelay(true), to.set_nodelay(true));
     let ((from_read, from_write), (to_read, to_write)) = (from.into_split(), to.into_split());
     // When one way ends, so does the other.

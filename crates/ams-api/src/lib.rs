@@ -101,7 +101,7 @@ impl Api {
         self.state.stopping.send_replace(Some((Instant::now() + notice, spread)));
     }
 
-    /// Takes that back. Sockets that were told already go all the same.
+    /// Takes that back. Sockets that were told already go all the same, and are not told twice.
     pub fn withdraw_stop(&self) {
         self.state.stopping.send_replace(None);
     }

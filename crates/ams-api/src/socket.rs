@@ -138,6 +138,8 @@ async fn converse(socket: &mut WebSocket, state: &Shared, driver: &mut Driver) -
                 }
             }
             () = sleep_until(deadline.into()) => driver.timeout(),
+            // Everybody hears why before the end.
+            () = state.closing.cancelled(), if !driver.stop_announced() => driver.announce_stop(),
             Ok(()) = stopping.changed() => {
                 let told = *stopping.borrow_and_update();
                 announce_at = told.map(|(begin, spread)| Instant::from_std(begin + state.place_within(spread)));
@@ -145,7 +147,7 @@ async fn converse(socket: &mut WebSocket, state: &Shared, driver: &mut Driver) -
             () = sleep_until(announce_at.unwrap_or(ping_at)), if announce_at.is_some() && !driver.stop_announced() => {
                 driver.announce_stop();
             }
-            () = state.closing.cancelled() => {
+            () = state.closing.cancelled(), if driver.stop_announced() => {
                 return Farewell { code: close_code::AWAY, reason: "this node is stopping; connect to another one" };
             }
         }

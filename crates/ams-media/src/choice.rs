@@ -121,6 +121,10 @@ impl LayerChoice {
             return self.take(best, None);
         };
         let Some(mut at) = self.place(offers) else {
+            if highest.bitrate == Bitrate(0) {
+                // Nothing is known of them yet: the viewer stays where it begins.
+                return Choice::default();
+            }
             // At first, or when the present layer fell silent.
             let fits = offers.iter().rposition(|offer| cost(offer) <= estimate).unwrap_or(0);
             let wanted = self.wanted(now, offers, fits);

@@ -379,12 +379,14 @@ impl Viewer {
     }
 
     /// Whether the viewer can decode a stream of these tracks with what was agreed: each of its tracks has its codec there,
-    /// or nothing of its kind is there at all.
+    /// or nothing of its kind nor under its number is there at all.
     pub fn can_go_on_with(&self, tracks: &StreamTracks) -> bool {
         self.tracks.iter().filter(|t| t.setup.accepted).all(|ours| {
             let kind = ours.setup.codec.kind();
-            let mut theirs = tracks.tracks.iter().filter(|t| t.kind == kind).peekable();
-            theirs.peek().is_none() || theirs.any(|t| t.no == ours.setup.no && t.codec.codec == ours.setup.codec)
+            match tracks.tracks.iter().find(|t| t.no == ours.setup.no) {
+                Some(theirs) => theirs.codec.codec == ours.setup.codec,
+                None => tracks.tracks.iter().all(|t| t.kind != kind),
+            }
         })
     }
 

@@ -21,6 +21,8 @@ use super::{NodeCore, now_ms};
 
 /// Longest a publisher waits for the registry: it leaves time to ask the nodes. The SDK tries again after 3 s.
 const CLAIM_TIMEOUT: Duration = Duration::from_millis(1200);
+/// Pause before nodes are asked once more.
+const ASK_AGAIN: Duration = Duration::from_millis(150);
 /// Releases that may wait for the registry; records beyond go stale by themselves.
 const RELEASES_MAX: usize = 10_000;
 /// Calls side by side when the registry is back.
@@ -186,7 +188,13 @@ impl NodeCore {
 
     /// Claims an id without the registry: no node that can be reached may hold it, or be about to.
     async fn claim_among_nodes(self: &Arc<Self>, key: &StreamKey) -> Result<Claimed, Refusal> {
-        let around = self.ask_around(std::slice::from_ref(key)).await;
+        let keys = std::slice::from_ref(key);
+        let mut around = self.ask_around(keys).await;
+        if around.holders.get(key).is_some_and(|(_, found)| stands(found)) {
+            // Publishers hear of their end a moment before it: one that moves may be quicker than its former node.
+            tokio::time::sleep(ASK_AGAIN).await;
+            around = self.ask_around(keys).await;
+        }
         if around.holders.get(key).is_some_and(|(_, found)| stands(found)) {
             return Err(Refusal::InUse(key.id.clone()));
         }

@@ -384,7 +384,7 @@ impl ShardCore {
                     due.push((layer.track, layer.no));
                 }
             }
-            if report && !matches!(stream.source, Source::Shard(_)) {
+            if report && matches!(stream.source, Source::Publisher(_) | Source::Link(..)) {
                 let event = ShardEvent::StreamReport { key: stream.key.clone(), layers: stream.report(now) };
                 // Statistics may be dropped.
                 let _ = self.events.try_send(event);
@@ -479,13 +479,15 @@ impl ShardCore {
                 // Also what was asked for and not answered yet: a late answer must not bring it back.
                 self.links.unsubscribe_all(&key);
                 if let Some(&index) = self.by_key.get(&key) {
-                    self.lose_source(index, reason);
+                    self.lose_source(now, index, reason);
                 }
             }
-            ShardCommand::CloseStream { key, reason } => match self.by_key.get(&key) {
-                Some(&index) => self.close_stream(now, index, reason),
-                None => self.links.unsubscribe_all(&key),
-            },
+            ShardCommand::CloseStream { key, reason } => {
+                self.links.unsubscribe_all(&key);
+                if let Some(&index) = self.by_key.get(&key) {
+                    self.close_stream(now, index, reason);
+                }
+            }
             ShardCommand::Census(reply) => {
                 let _ = reply.send(self.census());
             }

@@ -106,7 +106,7 @@ impl ShardCore {
     }
 
     /// What came this turn goes to links and replicas, and is held for viewers.
-    fn hand_on(&mut self, now: Instant, index: usize) {
+    pub(super) fn hand_on(&mut self, now: Instant, index: usize) {
         let Some(stream) = self.streams.get_mut(index) else { return };
         if stream.take_went_live()
             && let Source::Publisher(peer) = stream.source
@@ -138,7 +138,7 @@ impl ShardCore {
     }
 
     /// Every viewer gets what is held for it. Returns when the oldest of it was taken in.
-    fn fan_out(&mut self, now: Instant, index: usize) -> Option<Instant> {
+    pub(super) fn fan_out(&mut self, now: Instant, index: usize) -> Option<Instant> {
         let stream = self.streams.get_mut(index)?;
         let mut packets = std::mem::take(&mut stream.held);
         // A shorter packet ends a train, so sound goes last. It has numbers of its own: nobody sees the order.

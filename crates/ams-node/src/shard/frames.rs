@@ -42,8 +42,10 @@ impl ShardCore {
                 }
             }
             Frame::Gap(gap) => {
-                if let Some(index) = self.pulled_stream(link, gap.handle) {
-                    self.gap(now, index, gap.track, gap.layer);
+                if let Some(index) = self.pulled_stream(link, gap.handle)
+                    && self.streams.get(index).is_some_and(|s| EpochLow::from(s.epoch) == gap.epoch)
+                {
+                    self.gap(now, index, gap.track, gap.layer, gap.to);
                 }
             }
             Frame::DataMessage(message) => {
@@ -68,11 +70,11 @@ impl ShardCore {
                     self.request_keyframe(now, index, track, layer);
                 }
             }
-            Frame::Subscribe(_) | Frame::Find(_) | Frame::Audience { .. }
-                if self.events_waiting() > EVENTS_WAITING_MAX =>
-            {
-                return Err("the other end asks faster than this node can answer".to_owned());
+            Frame::Subscribe(_) if self.events_waiting() > EVENTS_WAITING_MAX => {
+                return Err("the other end asks for streams faster than this node can answer".to_owned());
             }
+            // Who asks does not wait for long, and the number is told again when it changes.
+            Frame::Find(_) | Frame::Audience { .. } if self.events_waiting() > EVENTS_WAITING_MAX => {}
             Frame::Find(Find { nonce, key }) => self.emit(ShardEvent::FindRequested { link, nonce, key }),
             Frame::Audience { handle, viewers } => {
                 if let Some(key) = self.links.served_key(link, handle) {
@@ -101,7 +103,7 @@ impl ShardCore {
             }
             Frame::End { handle, reason } => {
                 if let Some(key) = self.links.ended(link, handle, reason) {
-                    self.pull_ended(link, key, reason);
+                    self.pull_ended(now, link, key, reason);
                 }
             }
             Frame::Ping { .. } | Frame::Pong { .. } => self.links.ping_or_pong(now, link, &frame),
@@ -148,9 +150,9 @@ impl ShardCore {
         self.emit(ShardEvent::Pulled { link, key, epoch: subscribed.epoch, tracks });
     }
 
-    fn pull_ended(&mut self, link: LinkId, key: StreamKey, reason: EndReason) {
+    fn pull_ended(&mut self, now: Instant, link: LinkId, key: StreamKey, reason: EndReason) {
         if let Some(index) = self.brought_by(link, &key) {
-            self.lose_source(index, reason);
+            self.lose_source(now, index, reason);
         }
         let end = match reason {
             EndReason::Finished | EndReason::ByRequest => PullEnd::Stream,

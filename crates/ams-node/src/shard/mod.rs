@@ -350,7 +350,7 @@ async fn ordered(out: &LinkOut) -> String {
 fn link_ended(core: &Rc<RefCell<ShardCore>>, link: LinkId, side: LinkSide, remote: SocketAddr, sentence: String) {
     let now = Instant::now();
     let mut core = core.borrow_mut();
-    core.drop_link(link);
+    core.drop_link(now, link);
     core.emit(ShardEvent::LinkDown { link, side, remote, sentence });
     core.flush(now);
 }

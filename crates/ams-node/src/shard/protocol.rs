@@ -15,7 +15,7 @@ use ams_rtc::publisher::PublisherSetup;
 use ams_rtc::sdp::PlayAnswer;
 use ams_rtc::transport::CloseReason;
 use ams_rtc::viewer::ViewerSetup;
-use ams_types::{Bitrate, Codec, Epoch, LayerNo, MediaKind, StreamKey, TrackNo};
+use ams_types::{Bitrate, Codec, Epoch, ExtSeq, LayerNo, MediaKind, StreamKey, TrackNo};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
@@ -236,6 +236,8 @@ pub enum ShardMedia {
         track: TrackNo,
         /// Which layer.
         layer: LayerNo,
+        /// The last of them.
+        to: ExtSeq,
     },
     /// A data channel message of a viewer, on its way to the stream's home.
     FromViewer {

@@ -78,9 +78,9 @@ impl ShardCore {
                     self.take_clock(index, track, layer, clock);
                 }
             }
-            ShardMedia::Gap { key, epoch, track, layer } => {
+            ShardMedia::Gap { key, epoch, track, layer, to } => {
                 if let Some(index) = self.replica(&key, epoch) {
-                    self.gap(now, index, track, layer);
+                    self.gap(now, index, track, layer, to);
                 }
             }
             ShardMedia::Data { key, epoch, from, binary, data } => {

@@ -386,7 +386,7 @@ impl World {
         let at = self.relays.iter().position(|r| r.name == link).unwrap();
         let relay = self.relays.remove(at);
         for (shard, _) in relay.ends {
-            self.shards[shard].core.drop_link(link);
+            self.shards[shard].core.drop_link(self.now, link);
         }
         self.settle();
     }

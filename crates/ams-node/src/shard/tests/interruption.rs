@@ -1,6 +1,9 @@
 //! A stream's source goes and another comes: what its viewers get.
 
+use ams_relay::wire::{EpochLow, Frame, Gap, StreamHandle};
+
 use super::*;
+use crate::shard::stream::Source;
 
 /// Media of one publication, recognisable by its numbers: a keyframe and pictures after it.
 fn play(world: &mut World, publisher: usize, from: u16) {
@@ -78,7 +81,7 @@ fn a_publisher_that_comes_back_here_takes_its_viewers_on_every_shard() {
     for shard in [0, 1] {
         world.command(shard, ShardCommand::Interrupt { key: key("s"), reason: EndReason::PublisherLost });
     }
-    // What the former source still sends is nobody's any more.
+    assert!(!world.clients[first].peer.is_connected(), "the former source is closed");
     world.pass(ms(1000));
     let (second, _) = world.publisher(1, "s", 2, &BOTH);
     world.command(0, replica(2, 1));
@@ -108,4 +111,68 @@ fn a_viewer_that_cannot_decode_the_new_publication_is_told_of() {
     let events = world.events(0);
     assert!(events.iter().any(|e| matches!(e, ShardEvent::ViewerUnfit { peer: p } if *p == peer)), "{events:?}");
     assert_eq!(world.clients[viewer].byes, 0, "its end is the control runtime's to say");
+}
+
+#[test]
+fn what_is_asked_for_again_after_the_source_changed_is_not_answered_with_other_bytes() {
+    for fits in [true, false] {
+        let mut world = World::new(1);
+        let (first, _) = world.publisher(0, "s", 1, &BOTH);
+        world.send(first, VIDEO, 99, 297_000, true);
+        // Without RTX what is sent again goes out under its own number: other bytes there would give the key away.
+        let (viewer, _) = world.viewer(0, "s", false);
+        play(&mut world, first, 100);
+        let got = world.clients[viewer].of(V);
+        let (ssrc_there, asked) = (got[0].ssrc, got.iter().map(|got| got.seq).collect::<Vec<u16>>());
+        world.command(0, ShardCommand::Interrupt { key: key("s"), reason: EndReason::PublisherLost });
+        let kinds: &[MediaKind] = if fits { &BOTH } else { &[MediaKind::Audio] };
+        let (second, _) = world.publisher(0, "s", 2, kinds);
+        let ssrc = if fits { VIDEO } else { AUDIO };
+        for seq in 100..105 {
+            world.send(second, ssrc, seq, 3000, false);
+        }
+        let before = world.clients[viewer].rtp.len();
+        world.send_rtcp(viewer, |out| {
+            rtcp::write_nack(out, Ssrc(9), ssrc_there, &asked);
+        });
+        world.pass(ms(200));
+        assert_eq!(world.clients[viewer].rtp.len(), before, "fits: {fits}");
+    }
+}
+
+#[test]
+fn a_gap_of_the_link_is_no_gap_for_viewers() {
+    let mut world = World::of(&["origin", "edge"]);
+    let (publisher, _) = world.publisher(0, "s", 1, &BOTH);
+    world.send(publisher, VIDEO, 1, 0, true);
+    let link = pulled(&mut world, "s");
+    let (viewer, _) = world.viewer(1, "s", true);
+    world.pass(ms(40));
+    let now = world.now;
+    let gap = |from: u64, to: u64, world: &mut World| {
+        let stream = &world.shards[1].core.streams[world.shards[1].core.by_key[&key("s")]];
+        let Source::Link(_, handle) = stream.source else { panic!("{:?}", stream.source) };
+        // Numbers as they are on the link.
+        let base = stream.layers().find(|l| l.track.0 == 0).unwrap().ring.keyframe_start().unwrap().0 & !0xffff;
+        let gap = Gap {
+            handle: StreamHandle(handle),
+            epoch: EpochLow::from(stream.epoch),
+            track: ams_types::TrackNo(0),
+            layer: ams_types::LayerNo(0),
+            from: ExtSeq(base + from),
+            to: ExtSeq(base + to),
+        };
+        world.shards[1].core.frame(now, link, Frame::Gap(gap)).unwrap();
+    };
+    world.send(publisher, VIDEO, 2, 3000, false);
+    gap(3, 40, &mut world);
+    world.send(publisher, VIDEO, 41, 123_000, true);
+    world.send(publisher, VIDEO, 42, 126_000, false);
+    // One that came too late for the link, long ago for viewers.
+    gap(7, 7, &mut world);
+    world.send(publisher, VIDEO, 43, 129_000, false);
+    world.pass(ms(40));
+    let got = world.clients[viewer].of(V);
+    assert_eq!(payloads(&got), video_with(&[1, 2, 41, 42, 43], &[1, 41]));
+    assert_numbered(&got);
 }
