@@ -58,8 +58,7 @@ fn without_the_database_streams_are_published_played_and_stopped() {
         let mut mongod = Mongod::start().await?;
         let mut cluster = Cluster::start(ClusterOptions::new(60, 1).registry(mongod.uri())).await?;
         let mut other = NodeProcess::start(cluster.node("origin", 30)).await?;
-        // Nodes hear of each other with the heartbeats.
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        know_each_other(&cluster, &other).await?;
         let edge = cluster.edge(0)?.socket();
         let mut runs = LightPublisher::publish(&cluster.origin.socket(), "runs").await?;
         let viewer = LightViewer::play(&edge, "runs").await?;
@@ -159,6 +158,22 @@ fn records_that_a_restore_took_away_are_made_again() {
     });
 }
 
+/// Waits until every node knows the origins it is to ask: they hear of each other with the heartbeats.
+async fn know_each_other(cluster: &Cluster, other: &NodeProcess) -> Result<()> {
+    for (node, origins) in [(&cluster.origin, 1.0), (other, 1.0), (cluster.edge(0)?, 2.0)] {
+        node.wait_metric("ams_known_nodes", MEDIA, |n| n == origins).await?;
+    }
+    Ok(())
+}
+
+/// Waits until both origins have noticed that their publishers are gone.
+async fn nobody_publishes(cluster: &Cluster, other: &NodeProcess) -> Result<()> {
+    for node in [&cluster.origin, other] {
+        node.wait_metric("ams_publishers", SOON, |n| n == 0.0).await?;
+    }
+    Ok(())
+}
+
 /// Publishes, plays and stops, over and over, on both origins. Returns what is published at the end.
 async fn churn(cluster: &Cluster, other: &NodeProcess, until: Instant) -> Result<Vec<(String, LightPublisher)>> {
     let mut live: Vec<(String, LightPublisher)> = Vec::new();
@@ -202,12 +217,11 @@ fn churn_goes_on_while_the_database_is_dead_and_the_documents_follow() {
         let mut mongod = Mongod::start().await?;
         let cluster = Cluster::start(ClusterOptions::new(63, 1).registry(mongod.uri())).await?;
         let other = NodeProcess::start(cluster.node("origin", 30)).await?;
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        know_each_other(&cluster, &other).await?;
         let before = churn(&cluster, &other, Instant::now() + Duration::from_secs(1)).await?;
         mongod.kill()?;
         drop(before);
-        // Those whose sockets just went are still known for a moment.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        nobody_publishes(&cluster, &other).await?;
         let live = churn(&cluster, &other, Instant::now() + outage()).await?;
         mongod.restart().await?;
         let back = Instant::now();
@@ -226,10 +240,10 @@ fn churn_goes_on_while_a_replica_set_elects_another_primary() {
         let mut set = ReplicaSet::start().await?;
         let cluster = Cluster::start(ClusterOptions::new(64, 1).registry(set.uri())).await?;
         let other = NodeProcess::start(cluster.node("origin", 30)).await?;
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        know_each_other(&cluster, &other).await?;
         let before = churn(&cluster, &other, Instant::now() + Duration::from_secs(1)).await?;
         drop(before);
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        nobody_publishes(&cluster, &other).await?;
         let killed = set.kill_primary().await?;
         let live = churn(&cluster, &other, Instant::now() + Duration::from_secs(8)).await?;
         let ids = live.iter().map(|(id, _)| id.clone()).collect();

@@ -90,6 +90,11 @@ impl KnownNodes {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner).values().map(|row| row.node.clone()).collect()
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// A node has missed a heartbeat: it may hold what the registry does not know.
     fn one_is_late(&self, now: Instant) -> bool {
         let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);

@@ -122,6 +122,8 @@ impl NodeCore {
         let load = u64::from(self.loads.highest()) / 10;
         row("ams_shard_load_percent", Kind::Gauge, "Share of its time that the busiest media thread works.", load);
         row("ams_seats_left", Kind::Gauge, "Viewers the node would still take.", self.seats_left().into());
+        let known = self.known_nodes.len() as u64;
+        row("ams_known_nodes", Kind::Gauge, "Other origins this node can ask for streams.", known);
         row(
             "ams_unreleased",
             Kind::Gauge,
