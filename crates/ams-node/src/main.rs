@@ -8,6 +8,7 @@
 //! - [`check`], [`health`], [`drain`]: `--check`, `ams-node health` and `ams-node drain`
 //! - [`bench`]: what this machine carries
 //! - [`node`], [`demo`]: what runs then; [`shard`]: the media threads; [`system`]: this machine's load
+//! - [`clock`], [`net`]: time and other nodes, as they are or simulated
 
 // Nothing in a binary can be reached from outside; `pub` says "for the other modules" as well as `pub(crate)` does.
 #![allow(unreachable_pub)]
@@ -15,12 +16,14 @@
 mod bench;
 mod check;
 mod cli;
+mod clock;
 mod config;
 mod demo;
 mod drain;
 mod exit;
 mod health;
 mod logging;
+mod net;
 mod node;
 mod shard;
 mod signals;

@@ -8,7 +8,7 @@
 //! both stores remember the last epoch of a key apart from its record. That memory is dropped after
 //! [`EPOCH_MEMORY_MS`]; so that numbers rise even then, an epoch is never below the claim's `now_ms`.
 
-use ams_types::{Epoch, Incarnation, NodeId, StreamKey};
+use ams_types::{AppName, Epoch, Incarnation, NodeId, StreamKey};
 
 use crate::error::RegistryError;
 use crate::record::broadcast::{BroadcastRecord, epoch_to_stored};
@@ -130,6 +130,15 @@ pub enum Grant {
     OwnerDead,
     /// The newcomer may replace the publication that held it.
     Replaced,
+}
+
+impl Lease {
+    /// The lease of a record's publication, with when it was last confirmed; none if another program made it.
+    pub(crate) fn of(app: &AppName, record: &BroadcastRecord) -> Option<(Self, i64)> {
+        let key = StreamKey::new(app.clone(), record.stream_id.parse().ok()?);
+        let (epoch, host) = (record.epoch(), record.origin_address.clone()?);
+        (epoch.0 > 0 && !record.is_virtual).then_some((Self { key, epoch, host }, record.update_time))
+    }
 }
 
 /// One who holds a stream id.

@@ -40,6 +40,7 @@ pub use record::broadcast::BroadcastRecord;
 pub use record::node::ClusterNodeRecord;
 pub use record::stream_info::StreamInfoRecord;
 pub use registry::{Answer, OriginAddress, Registry, RegistryStats, StreamLocation, Upserted};
+pub use sqlite::InPlaceRegistry;
 pub use status::Status;
 pub use uri::{RegistryUri, UriError};
 

@@ -20,6 +20,8 @@ use crate::status::Status;
 pub const BROADCAST_LIST_MAX: usize = 50;
 /// Most rows one [`Registry::list_nodes`] returns.
 pub const NODE_LIST_MAX: usize = 1000;
+/// Most leases one [`Registry::find_stale`] returns.
+pub const STALE_LIST_MAX: usize = 100;
 /// Most ids asked for in one query; longer lists are asked for in several.
 pub const FIND_LIVE_IDS_MAX: usize = 1000;
 
@@ -129,18 +131,28 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// [`ClaimError::Lost`] when the lease is over.
     fn mark_live<'a>(&'a self, lease: &'a Lease, live: LiveInfo) -> Answer<'a, (), ClaimError>;
 
-    /// Confirms a publication and writes its quality. Not confirmed for 20 s, its id is free for others.
+    /// Confirms a publication and writes its quality. Not confirmed for 20 s, its id is free for others. Returns how the
+    /// record read before: one that is not [`Status::Broadcasting`] has forgotten [`Registry::mark_live`], by a restore from an
+    /// older copy say.
     ///
     /// # Errors
     /// [`ClaimError::Lost`] when the lease is over.
-    fn heartbeat<'a>(&'a self, lease: &'a Lease, now_ms: i64, quality: &'a StreamQuality)
-    -> Answer<'a, (), ClaimError>;
+    fn heartbeat<'a>(
+        &'a self,
+        lease: &'a Lease,
+        now_ms: i64,
+        quality: &'a StreamQuality,
+    ) -> Answer<'a, Status, ClaimError>;
 
     /// Ends a publication: a zombi record is deleted, another one gets its end status; its `StreamInfo` goes.
     ///
     /// # Errors
     /// [`ClaimError::Lost`] when the lease is over; `StreamInfo` of that epoch goes all the same.
     fn release<'a>(&'a self, lease: &'a Lease, reason: ReleaseReason, now_ms: i64) -> Answer<'a, Released, ClaimError>;
+
+    /// Publications of this product that nobody has confirmed for [`crate::status::STALE_AFTER_MS`], with when they were; at
+    /// most [`STALE_LIST_MAX`]. Their lease is what [`Registry::release`] ends them with.
+    fn find_stale<'a>(&'a self, app: &'a AppName, now_ms: i64) -> Answer<'a, Vec<(Lease, i64)>>;
 
     /// Finds a stream and its origin. `None` when there is no record.
     fn lookup<'a>(&'a self, key: &'a StreamKey, now_ms: i64) -> Answer<'a, Option<StreamLocation>>;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ams_types::NodeId;
 use bytes::BytesMut;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout_at;
@@ -28,9 +28,9 @@ const REJECT_LINGER: Duration = Duration::from_millis(200);
 
 /// An established link in this thread's runtime.
 #[derive(Debug)]
-pub struct Connected {
+pub struct Connected<S = TcpStream> {
     /// The connection, past its handshake.
-    pub stream: TcpStream,
+    pub stream: S,
     /// The other end.
     pub peer: PeerInfo,
     /// Bytes read already: the start of the first frame.
@@ -92,14 +92,32 @@ pub async fn dial(
         .await
         .map_err(|_| connect(io::ErrorKind::TimedOut.into()))?
         .map_err(connect)?;
-    shake(stream, Handshake::dialer(config.clone(), expected, rand::random())?, deadline).await
+    tune(&stream)?;
+    dial_over(stream, config, expected, deadline).await
 }
 
-/// Sees the handshake of an accepted connection through before `deadline`.
+/// Sees the handshake of a connection that was dialled already through before `deadline`.
 ///
 /// # Errors
 /// No handshake in time, or one of the reasons to refuse a link.
-pub async fn accept(stream: TcpStream, config: &HandshakeConfig, deadline: Instant) -> Result<Connected, RelayError> {
+pub async fn dial_over<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    config: &HandshakeConfig,
+    expected: Option<NodeId>,
+    deadline: Instant,
+) -> Result<Connected<S>, RelayError> {
+    shake(stream, Handshake::dialer(config.clone(), expected, rand::random())?, deadline).await
+}
+
+/// Sees the handshake of an accepted connection through before `deadline`. [`tune`] comes before it.
+///
+/// # Errors
+/// No handshake in time, or one of the reasons to refuse a link.
+pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    config: &HandshakeConfig,
+    deadline: Instant,
+) -> Result<Connected<S>, RelayError> {
     shake(stream, Handshake::acceptor(config.clone(), rand::random())?, deadline).await
 }
 
@@ -110,8 +128,11 @@ pub async fn refuse(stream: TcpStream, config: &HandshakeConfig, code: RejectCod
     send_reason(stream, &mut handshake).await;
 }
 
-async fn shake(mut stream: TcpStream, mut handshake: Handshake, deadline: Instant) -> Result<Connected, RelayError> {
-    set_options(&stream)?;
+async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    mut handshake: Handshake,
+    deadline: Instant,
+) -> Result<Connected<S>, RelayError> {
     let result = match timeout_at(deadline.into(), run(&mut stream, &mut handshake)).await {
         Ok(result) => result,
         Err(_) => {
@@ -128,7 +149,10 @@ async fn shake(mut stream: TcpStream, mut handshake: Handshake, deadline: Instan
     }
 }
 
-async fn run(stream: &mut TcpStream, handshake: &mut Handshake) -> Result<Established, RelayError> {
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    handshake: &mut Handshake,
+) -> Result<Established, RelayError> {
     let mut chunk = [0; HANDSHAKE_FRAME_LEN_MAX as usize];
     loop {
         stream.write_all(&handshake.take_output()).await?;
@@ -144,7 +168,7 @@ async fn run(stream: &mut TcpStream, handshake: &mut Handshake) -> Result<Establ
 }
 
 /// Sends what the handshake still has to say and closes; gives up soon.
-async fn send_reason(mut stream: TcpStream, handshake: &mut Handshake) {
+async fn send_reason<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, handshake: &mut Handshake) {
     let output = handshake.take_output();
     if output.is_empty() {
         return;
@@ -161,7 +185,11 @@ async fn send_reason(mut stream: TcpStream, handshake: &mut Handshake) {
     let _ = tokio::time::timeout(REJECT_LINGER, say).await;
 }
 
-fn set_options(stream: &TcpStream) -> Result<(), RelayError> {
+/// Sets what a relay link wants of its connection: no delay, and an early end when nobody is there.
+///
+/// # Errors
+/// The connection is broken already.
+pub fn tune(stream: &TcpStream) -> Result<(), RelayError> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));

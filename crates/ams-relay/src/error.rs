@@ -12,7 +12,7 @@ use crate::wire::{RejectCode, WireError};
 
 /// Why a relay link was not established, or ended.
 ///
-/// Except for [`RelayError::Connect`], [`RelayError::Io`], [`RelayError::Closed`], [`RelayError::HandshakeTimeout`] and
+/// Except for [`RelayError::Resolve`], [`RelayError::Connect`], [`RelayError::Io`], [`RelayError::Closed`], [`RelayError::HandshakeTimeout`] and
 /// [`RelayError::Silent`], dialling again without changing something will fail the same way: see
 /// [`RelayError::is_transient`].
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,15 @@ pub enum RelayError {
     /// The bytes that arrived are not the relay protocol, or break its limits.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// The other node's name has no address.
+    #[error("{host} cannot be resolved: {cause}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What went wrong.
+        #[source]
+        cause: std::io::Error,
+    },
     /// The peer does not begin with a relay hello.
     #[error("the peer does not speak the relay protocol: check that the address is a node's relay port (5000)")]
     NotARelay,
@@ -143,7 +152,8 @@ impl RelayError {
     /// Whether dialling again may succeed without anyone changing a setting.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { .. }
+            Self::Resolve { .. }
+            | Self::Connect { .. }
             | Self::Io(_)
             | Self::Closed
             | Self::Silent { .. }
@@ -167,6 +177,7 @@ impl RelayError {
             Self::DuplicateNodeId { .. } => RejectCode::DuplicateNodeId,
             Self::HandshakeTimeout => RejectCode::Timeout,
             Self::Rejected { .. }
+            | Self::Resolve { .. }
             | Self::Connect { .. }
             | Self::Io(_)
             | Self::Closed

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ams_registry::{ClusterNodeRecord, OriginAddress};
 use ams_relay::wire::{Find, Found, Frame};
-use ams_relay::{PeerInfo, RelayError, dial};
+use ams_relay::{LinkReader, PeerInfo, RelayError};
 use ams_signal::{RateLimit, TokenBucket};
 use ams_types::{AppName, Epoch, NodeId, StreamId, StreamKey};
 use bytes::BytesMut;
@@ -18,8 +18,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout_at;
 use tracing::debug;
 
+use super::NodeCore;
 use super::directory::Origin;
-use super::{NodeCore, now_ms};
+use crate::clock;
 use crate::shard::protocol::{LinkId, ShardCommand};
 
 /// Longest wait for one node's answer; a publisher or a viewer is waiting.
@@ -133,14 +134,15 @@ impl NodeCore {
     /// Whether nodes may publish what the registry does not know: it has just come back, or is away for one of them.
     pub(super) fn is_registry_behind(&self) -> bool {
         let back_at = *self.registry_back_at.lock().unwrap_or_else(PoisonError::into_inner);
-        back_at.is_some_and(|at| at.elapsed() < BEHIND_FOR) || self.known_nodes.one_is_late(Instant::now())
+        back_at.is_some_and(|at| clock::now().saturating_duration_since(at) < BEHIND_FOR)
+            || self.known_nodes.one_is_late(clock::now())
     }
 
     /// Takes over which nodes there are.
     pub(super) fn learn_nodes(&self, rows: &[ClusterNodeRecord]) {
         let back_at = *self.registry_back_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let settled = back_at.is_none_or(|at| at.elapsed() > DEAD_AFTER);
-        self.known_nodes.learn(Instant::now(), &self.id, rows, settled);
+        let settled = back_at.is_none_or(|at| clock::now().saturating_duration_since(at) > DEAD_AFTER);
+        self.known_nodes.learn(clock::now(), &self.id, rows, settled);
     }
 
     /// Whether to ask around for a stream that the registry does not know: always while it may be behind, and otherwise as
@@ -165,7 +167,7 @@ impl NodeCore {
         let mut live = Live::default();
         let mut unknown: HashSet<StreamId> = ids.iter().cloned().collect();
         if self.is_registry_ok() {
-            let result = self.registry.find_live(app, &ids, now_ms()).await;
+            let result = self.registry.find_live(app, &ids, self.wall.ms()).await;
             self.note_registry(&result);
             for id in result.unwrap_or_default() {
                 unknown.remove(&id);
@@ -188,16 +190,10 @@ impl NodeCore {
 
     /// Asks at a relay address for some streams.
     pub(super) async fn ask(&self, host: &str, port: u16, keys: &[StreamKey]) -> Result<Answered, RelayError> {
-        let deadline = Instant::now() + ASK_TIMEOUT;
-        let late = || RelayError::HandshakeTimeout;
-        let resolved = timeout_at(deadline.into(), tokio::net::lookup_host((host, port))).await.map_err(|_| late())?;
-        let address = resolved?.next().ok_or_else(late)?;
-        let (peer, mut reader, writer) = {
-            let connected = dial(address, &self.relay_identity, None, deadline).await?;
-            let (read, write) = connected.stream.into_split();
-            (connected.peer, ams_relay::LinkReader::new(read, connected.leftover), write)
-        };
-        let mut writer = writer;
+        let deadline = clock::now() + ASK_TIMEOUT;
+        let (address, connected) = self.net.dial(host, port, &self.relay_identity, deadline).await?;
+        let (read, mut writer) = tokio::io::split(connected.stream);
+        let (peer, mut reader) = (connected.peer, LinkReader::new(read, connected.leftover));
         let mut questions = BytesMut::new();
         for (nonce, key) in (0u64..).zip(keys.iter().take(KEYS_MAX)) {
             Frame::Find(Find { nonce, key: key.clone() }).encode_into(&mut questions)?;
@@ -268,7 +264,7 @@ impl NodeCore {
             });
             match published {
                 Some((stream, live)) => {
-                    let silent_ms = u32::try_from(stream.silence(Instant::now()).as_millis()).unwrap_or(u32::MAX);
+                    let silent_ms = u32::try_from(stream.silence(clock::now()).as_millis()).unwrap_or(u32::MAX);
                     Found { nonce, held: true, live, epoch: stream.epoch, silent_ms: if live { silent_ms } else { 0 } }
                 }
                 None => {

@@ -15,9 +15,9 @@ use ams_types::{Epoch, StreamKey};
 use futures_util::StreamExt;
 use tracing::{debug, info, warn};
 
+use super::NodeCore;
 use super::directory::Role;
 use super::suspicion::{Verdict, stands};
-use super::{NodeCore, now_ms};
 
 /// Longest a publisher waits for the registry: it leaves time to ask the nodes. The SDK tries again after 3 s.
 const CLAIM_TIMEOUT: Duration = Duration::from_millis(1200);
@@ -137,7 +137,7 @@ impl NodeCore {
         let mut takeover = Takeover::IfFree;
         let mut asked = false;
         loop {
-            let claim = ClaimRequest { now_ms: now_ms(), takeover: takeover.clone(), ..wish.clone() };
+            let claim = ClaimRequest { now_ms: self.wall.ms(), takeover: takeover.clone(), ..wish.clone() };
             let late = RegistryError::Deadline { operation: "a claim", after: CLAIM_TIMEOUT };
             let result = tokio::time::timeout(CLAIM_TIMEOUT, self.registry.claim(claim)).await;
             let result = result.unwrap_or(Err(ClaimError::Registry(late)));
@@ -201,7 +201,7 @@ impl NodeCore {
         info!(stream_id = %key, nodes = around.answered, "claimed without the registry: no node holds it");
         let known = self.directory().streams.get(key).map_or(0, |stream| stream.epoch.0 + 1);
         let heard = around.holders.get(key).map_or(0, |(_, found)| found.epoch.0.saturating_add(1));
-        let epoch = Epoch(u64::try_from(now_ms()).unwrap_or(1).max(known).max(heard));
+        let epoch = Epoch(u64::try_from(self.wall.ms()).unwrap_or(1).max(known).max(heard));
         let lease = Lease { key: key.clone(), epoch, host: self.config.advertise.clone() };
         Ok(Claimed { lease, recorded: false, restores: false })
     }
@@ -253,7 +253,7 @@ impl NodeCore {
             self.unreleased.put(lease, reason);
             return;
         }
-        let result = self.registry.release(&lease, reason, now_ms()).await;
+        let result = self.registry.release(&lease, reason, self.wall.ms()).await;
         let failed = matches!(result, Err(ClaimError::Registry(_)));
         self.note_registry(&result);
         match failed {

@@ -15,6 +15,7 @@ use ams_rtc::sdp::PlayOffer;
 use ams_types::{Epoch, StreamKey};
 use tokio::sync::{mpsc, watch};
 
+use crate::clock;
 use crate::shard::protocol::{LayerReport, LinkId, PeerId, ShardNo};
 
 /// Without a packet for this long a publication counts as silent. Reports come every second.
@@ -121,10 +122,10 @@ impl LocalStream {
             viewers: HashSet::new(),
             served: HashMap::new(),
             told_viewers: 0,
-            idle_since: Some(Instant::now()),
+            idle_since: Some(clock::now()),
             interruption: None,
             layers: Vec::new(),
-            heard: (0, Instant::now()),
+            heard: (0, clock::now()),
         }
     }
 
@@ -422,7 +423,7 @@ impl Directory {
         stream.tracks = Arc::default();
         stream.origin = origin;
         stream.layers.clear();
-        stream.heard = (0, Instant::now());
+        stream.heard = (0, clock::now());
         stream.told_viewers = 0;
         if !stream.viewers.is_empty() {
             stream.interruption.get_or_insert(interruption);

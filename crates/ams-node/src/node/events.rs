@@ -3,7 +3,7 @@
 //! Owns the ends of sessions and streams: however one ends, it ends here, once.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ams_api::port::{EndReason, SessionEvent, SessionId};
 use ams_registry::ReleaseReason;
@@ -15,6 +15,7 @@ use tracing::{debug, info};
 
 use super::NodeCore;
 use super::directory::Role;
+use crate::clock;
 use crate::shard::protocol::{PeerId, ShardCommand, ShardEvent};
 
 /// Time between a publisher's goodbye on its transport and its word on its socket.
@@ -56,7 +57,7 @@ impl NodeCore {
                 ShardEvent::ViewerReport { peer, rates, resized } => self.viewer_report(peer, rates, resized),
                 ShardEvent::StreamReport { key, layers } => {
                     if let Some(stream) = self.directory().streams.get_mut(&key) {
-                        stream.report(Instant::now(), layers);
+                        stream.report(clock::now(), layers);
                     }
                 }
             }
@@ -110,7 +111,7 @@ impl NodeCore {
     async fn finish_session(self: &Arc<Self>, session: &SessionId, reason: EndReason, close_peer: bool) -> bool {
         let order = self.in_order().await;
         let reason = if reason == EndReason::ByRequest && self.is_retrying(session) { EndReason::Gone } else { reason };
-        let Some(removed) = self.directory().remove_session(Instant::now(), session) else { return false };
+        let Some(removed) = self.directory().remove_session(clock::now(), session) else { return false };
         let ended = removed.session;
         debug!(stream_id = %ended.key, session = %session.0, ?reason, "session ended");
         if close_peer && let Some(shard) = ended.shard {
@@ -142,7 +143,7 @@ impl NodeCore {
     fn is_retrying(&self, session: &SessionId) -> bool {
         let directory = self.directory();
         let stream = directory.sessions.get(session).and_then(|s| directory.streams.get(&s.key));
-        stream.filter(|s| s.is_published_by(session)).is_some_and(|s| !s.is_playable() || s.is_silent(Instant::now()))
+        stream.filter(|s| s.is_published_by(session)).is_some_and(|s| !s.is_playable() || s.is_silent(clock::now()))
     }
 
     /// A publisher is gone: its viewers and edges are told, or wait for it. What is returned is to be handed to
@@ -163,7 +164,7 @@ impl NodeCore {
             info!(stream_id = %key, ?reason, "publication ended");
             match reason {
                 EndReason::Gone | EndReason::Timeout(_) | EndReason::TransportLost(_) => {
-                    self.directory().lost.insert(key.clone(), Instant::now());
+                    self.directory().lost.insert(key.clone(), clock::now());
                     self.lose(key, true, wire::EndReason::PublisherLost, order).await;
                 }
                 EndReason::TakenOver => self.lose(key, true, wire::EndReason::Superseded, order).await,

@@ -17,6 +17,7 @@ use tracing::info;
 
 use super::NodeCore;
 use super::directory::{Interruption, Origin, PullState, Scattered};
+use crate::clock;
 use crate::shard::protocol::ShardCommand;
 
 /// How often another source is looked for. Half of it, on average, is what a viewer waits longer than it must.
@@ -34,7 +35,7 @@ impl NodeCore {
         reason: wire::EndReason,
         order: &MutexGuard<'_, ()>,
     ) {
-        let now = Instant::now();
+        let now = clock::now();
         let interruption = self.interruption(now, is_epoch_over);
         let kept = {
             let mut directory = self.directory();
@@ -76,7 +77,7 @@ impl NodeCore {
         reason: wire::EndReason,
         _order: &MutexGuard<'_, ()>,
     ) {
-        let stream = self.directory().remove_stream(Instant::now(), key, told);
+        let stream = self.directory().remove_stream(clock::now(), key, told);
         if let Some(stream) = stream {
             self.close_on_shards(key, &stream, reason).await;
         }
@@ -100,7 +101,7 @@ impl NodeCore {
 
     /// Ends what nobody waits for any more. Returns the others.
     async fn give_up_old_ones(&self) -> Vec<StreamKey> {
-        let now = Instant::now();
+        let now = clock::now();
         let (over, lost): (Vec<_>, Vec<_>) = {
             let mut directory = self.directory();
             directory.lost.retain(|_, at| now.saturating_duration_since(*at) < self.config.media.resume_window);
@@ -146,7 +147,7 @@ impl NodeCore {
 
     /// Pulls a lost stream from where it is said to be now, unless that was tried in vain a moment ago.
     fn take_up(self: &Arc<Self>, key: StreamKey, origin: OriginAddress, epoch: Epoch) {
-        let now = Instant::now();
+        let now = clock::now();
         let attempt = self.next_attempt();
         {
             let mut directory = self.directory();

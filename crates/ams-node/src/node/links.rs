@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ams_relay::{Connected, RelayError, accept, dial};
+use ams_relay::{Connected, RelayError, accept};
 use ams_types::StreamKey;
-use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore};
 use tracing::{debug, info, warn};
 
 use super::NodeCore;
+use crate::clock;
+use crate::net::{Listener, Stream};
 use crate::shard::protocol::{LinkId, LinkSetup, LinkSide, PullEnd, ShardCommand, ShardNo};
 
 /// Longest wait for an origin to take a link; a viewer is waiting for it.
@@ -45,7 +46,7 @@ pub(super) struct OriginLinks {
 impl NodeCore {
     /// The link to an origin; dials it if there is none. An error is a sentence.
     pub(super) async fn link_to(&self, host: &str, port: u16) -> Result<(LinkId, ShardNo), String> {
-        let asked = Instant::now();
+        let asked = clock::now();
         let slot = self.slot(host, port).await;
         let mut dialled = slot.lock().await;
         if let Some((id, shard)) = dialled.link
@@ -65,7 +66,7 @@ impl NodeCore {
                 Ok(placed)
             }
             Err(sentence) => {
-                *dialled = Dialled { link: None, failed: Some((Instant::now(), sentence.clone())) };
+                *dialled = Dialled { link: None, failed: Some((clock::now(), sentence.clone())) };
                 Err(sentence)
             }
         }
@@ -86,15 +87,10 @@ impl NodeCore {
     }
 
     async fn dial_origin(&self, host: &str, port: u16) -> Result<(LinkId, ShardNo), String> {
-        let deadline = Instant::now() + DIAL_TIMEOUT;
-        let resolved = tokio::time::timeout_at(deadline.into(), tokio::net::lookup_host((host, port))).await;
-        let address = match resolved {
-            Ok(Ok(mut addresses)) => addresses.next().ok_or_else(|| format!("{host} has no address"))?,
-            Ok(Err(error)) => return Err(format!("{host} cannot be resolved: {error}")),
-            Err(_) => return Err(format!("{host} was not resolved in time")),
-        };
-        let connected = dial(address, &self.relay_identity, None, deadline).await.map_err(|error| {
-            warn!(%address, %error, "cannot link to origin");
+        let deadline = clock::now() + DIAL_TIMEOUT;
+        let dialled = self.net.dial(host, port, &self.relay_identity, deadline).await;
+        let (address, connected) = dialled.map_err(|error| {
+            warn!(host, port, %error, "cannot link to origin");
             error.to_string()
         })?;
         info!(%address, node_id = %connected.peer.node_id, "linked to origin");
@@ -102,14 +98,14 @@ impl NodeCore {
     }
 
     /// Gives an established link to a shard.
-    async fn place_link(&self, side: LinkSide, connected: Connected) -> std::io::Result<(LinkId, ShardNo)> {
-        let connected = connected.into_std()?;
+    async fn place_link(&self, side: LinkSide, connected: Connected<Stream>) -> std::io::Result<(LinkId, ShardNo)> {
+        let Connected { stream, peer, leftover } = connected;
+        let stream = stream.park()?;
         let link = self.next_link();
         let shard = ShardNo((self.links.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len()) as u16);
         let _order = self.in_order().await;
         self.directory().links.insert(link, shard);
-        let setup =
-            LinkSetup { link, side, stream: connected.stream, peer: connected.peer, leftover: connected.leftover };
+        let setup = LinkSetup { link, side, stream, peer, leftover };
         self.command(shard, ShardCommand::AddLink(Box::new(setup))).await;
         Ok((link, shard))
     }
@@ -130,7 +126,7 @@ impl NodeCore {
                 .filter(|(_, s)| s.served.contains_key(&link))
                 .map(|(k, _)| k.clone())
                 .collect();
-            let idle: Vec<_> = served.iter().map(|key| directory.unserve(Instant::now(), link, key)).collect();
+            let idle: Vec<_> = served.iter().map(|key| directory.unserve(clock::now(), link, key)).collect();
             let pulled: Vec<StreamKey> =
                 directory.streams.iter().filter(|(_, s)| s.is_pulled_on(link)).map(|(k, _)| k.clone()).collect();
             directory.links.remove(&link);
@@ -152,7 +148,7 @@ impl NodeCore {
     }
 
     /// Takes edges' links until the node stops.
-    pub(super) async fn accept_links(self: Arc<Self>, listener: TcpListener) {
+    pub(super) async fn accept_links(self: Arc<Self>, mut listener: Listener) {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         loop {
             let accepted = tokio::select! {
@@ -177,7 +173,7 @@ impl NodeCore {
             let node = Arc::clone(&self);
             self.tasks.spawn(async move {
                 let _permit = permit;
-                let deadline = Instant::now() + node.config.relay_link.handshake_timeout;
+                let deadline = clock::now() + node.config.relay_link.handshake_timeout;
                 match accept(stream, &node.relay_identity, deadline).await {
                     Ok(connected) => {
                         debug!(%remote, node_id = %connected.peer.node_id, "node linked");

@@ -5,11 +5,12 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::{info, warn};
 
 use super::NodeCore;
+use crate::clock;
 use crate::shard::protocol::ShardNo;
 use crate::system;
 
@@ -105,13 +106,13 @@ impl NodeCore {
         };
         let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + INTERVAL, INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut last, mut at, mut measures) = (busy(&self), Instant::now(), 0u32);
+        let (mut last, mut at, mut measures) = (busy(&self), clock::now(), 0u32);
         loop {
             tokio::select! {
                 () = self.cancel.cancelled() => return,
                 _ = interval.tick() => {}
             }
-            let (now, present) = (Instant::now(), busy(&self));
+            let (now, present) = (clock::now(), busy(&self));
             measures += 1;
             if measures.is_multiple_of(MEASURES_PER_MEMORY) {
                 let short = Shortage::of(system::memory_mb(), system::descriptors_left());

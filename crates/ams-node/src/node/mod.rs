@@ -30,14 +30,17 @@ mod pulls;
 mod registry_tasks;
 pub mod run;
 mod serve;
+#[cfg(test)]
+pub(crate) mod sim;
 mod suspicion;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use ams_api::port::SessionId;
 use ams_registry::{ClaimError, Registry, RegistryError};
@@ -46,11 +49,12 @@ use ams_rtc::dtls::DtlsIdentity;
 use ams_types::{Incarnation, NodeId, StreamKey};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use run::{Orders, run};
 
+use crate::clock::{self, WallClock};
 use crate::config::Config;
+use crate::net::Net;
 use crate::shard::ShardHandle;
 use crate::shard::protocol::{LinkId, PeerId, ShardCommand, ShardNo};
 use around::KnownNodes;
@@ -59,6 +63,7 @@ use directory::Directory;
 use links::OriginLinks;
 use load::{ShardLoads, Shortage};
 use suspicion::Watched;
+use tasks::Tasks;
 
 /// Streams that became playable, kept for sockets that are slow to listen.
 const STARTS_KEPT: usize = 1024;
@@ -72,6 +77,8 @@ pub struct NodeCore {
     relay_port: u16,
     http_port: u16,
     registry: Arc<dyn Registry>,
+    net: Net,
+    wall: WallClock,
     dtls: Arc<DtlsIdentity>,
     shards: Vec<ShardHandle>,
     addresses: Vec<IpAddr>,
@@ -98,7 +105,7 @@ pub struct NodeCore {
     /// Ends now.
     leaving: AtomicBool,
     next_id: AtomicU64,
-    tasks: TaskTracker,
+    tasks: Tasks,
     cancel: CancellationToken,
 }
 
@@ -149,7 +156,7 @@ impl NodeCore {
             }
             _ if !away && !was_ok => {
                 tracing::info!("registry answers again");
-                *self.registry_back_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                *self.registry_back_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::now());
                 self.registry_back.send_replace(());
             }
             _ => {}
@@ -182,10 +189,4 @@ impl RegistrySign for ClaimError {
 /// A session name nobody can guess: 128 random bits.
 fn new_session_id() -> SessionId {
     SessionId(format!("{:032x}", rand::random::<u128>()))
-}
-
-/// The wall clock in ms since 1970, for records that people and other programs read.
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

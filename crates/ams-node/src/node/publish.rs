@@ -4,7 +4,7 @@
 //! ends the publication.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ams_api::port::{
     Answer, BadDescription, Door, EndReason, Opened, PublishRequest, Refusal, SessionEvent, SessionId,
@@ -20,7 +20,8 @@ use tracing::info;
 use super::claims::{Claimed, Claiming};
 use super::directory::{Origin, Publication, Role, Session};
 use super::pulls::Attached;
-use super::{NodeCore, new_session_id, now_ms};
+use super::{NodeCore, new_session_id};
+use crate::clock;
 use crate::shard::protocol::{LayerReport, PeerId, ShardCommand, ShardNo};
 
 /// Events one session can have: started and ended.
@@ -64,7 +65,7 @@ impl NodeCore {
                 }
                 return Err(self.busy("it is about to stop"));
             }
-            let window = Instant::now().checked_sub(self.config.media.resume_window);
+            let window = clock::now().checked_sub(self.config.media.resume_window);
             restores |= window.is_some_and(|since| directory.take_lost(&key, since));
             let epoch = lease.epoch;
             let entry = Session {
@@ -83,7 +84,7 @@ impl NodeCore {
             directory.peers.insert(peer, session.clone());
             let home = directory.least_loaded(|shard| self.has_room_for_publisher(shard)).unwrap_or(ShardNo(0));
             let origin = Origin::Published { session: session.clone(), live: false, announced: false };
-            directory.publish(&key, home, epoch, origin, self.interruption(Instant::now(), true))
+            directory.publish(&key, home, epoch, origin, self.interruption(clock::now(), true))
         };
         if let Some(left) = left {
             let reason = wire::EndReason::Superseded;
@@ -103,7 +104,7 @@ impl NodeCore {
             let Some(stream) = directory.streams.get(key) else { return Ok(()) };
             let Origin::Published { session, live, .. } = &stream.origin else { return Ok(()) };
             let left = directory.sessions.get(session).is_some_and(|s| s.left);
-            if !left && (!*live || !stream.is_silent(Instant::now())) {
+            if !left && (!*live || !stream.is_silent(clock::now())) {
                 return Err(Refusal::InUse(key.id.clone()));
             }
             session.clone()
@@ -202,7 +203,7 @@ impl NodeCore {
                 if let Origin::Published { live, .. } = &mut stream.origin {
                     *live = true;
                 }
-                stream.report(Instant::now(), layers);
+                stream.report(clock::now(), layers);
                 let restored = stream.interruption.take().is_some() || publication.restores;
                 Some((session, entry.key.clone(), stream.epoch, restored))
             })
@@ -287,7 +288,7 @@ impl NodeCore {
         let infos = if videos.is_empty() { vec![info(None)] } else { videos.iter().map(|v| info(Some(v))).collect() };
         let top = videos.iter().max_by_key(|v| v.size.1);
         LiveInfo {
-            now_ms: now_ms(),
+            now_ms: self.wall.ms(),
             publish_type: PublishType::WebRtc,
             width: top.map_or(0, |v| int(v.size.0.into())),
             height: top.map_or(0, |v| int(v.size.1.into())),

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ams_api::port::{EndReason, Refusal};
 use ams_media::StreamTracks;
@@ -15,8 +15,9 @@ use ams_types::{Epoch, StreamKey};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
+use super::NodeCore;
 use super::directory::{Directory, LocalStream, Origin, PullState};
-use super::{NodeCore, now_ms};
+use crate::clock;
 use crate::shard::protocol::{LinkId, PullEnd, ShardCommand, ShardNo};
 
 /// Longest a viewer waits for its stream to be found and pulled. The SDK asks again after 3 s.
@@ -109,13 +110,13 @@ impl NodeCore {
             match self.lookup(key).await {
                 Ok(location) => match location.filter(StreamLocation::is_live).and_then(|l| l.origin) {
                     Some(origin) => return Ok(origin),
-                    None if !self.may_doubt(Instant::now()) => return Err(NO_NODE.to_owned()),
+                    None if !self.may_doubt(clock::now()) => return Err(NO_NODE.to_owned()),
                     None => {}
                 },
                 Err(sentence) => why = sentence,
             }
         }
-        if !self.is_registry_ok() && !self.may_ask(Instant::now()) {
+        if !self.is_registry_ok() && !self.may_ask(clock::now()) {
             return Err(why);
         }
         let around = self.ask_around(std::slice::from_ref(key)).await;
@@ -128,7 +129,7 @@ impl NodeCore {
 
     pub(super) async fn lookup(&self, key: &StreamKey) -> Result<Option<StreamLocation>, String> {
         let late = RegistryError::Deadline { operation: "a lookup", after: LOOKUP_TIMEOUT };
-        let asked = tokio::time::timeout(LOOKUP_TIMEOUT, self.registry.lookup(key, now_ms())).await;
+        let asked = tokio::time::timeout(LOOKUP_TIMEOUT, self.registry.lookup(key, self.wall.ms())).await;
         let result = asked.unwrap_or(Err(late));
         self.note_registry(&result);
         result.map_err(|e| format!("registry: {e}"))
@@ -198,7 +199,7 @@ impl NodeCore {
                 stream.tracks = tracks;
                 stream.told_viewers = 0;
                 // Whoever waits for it needs a moment to come.
-                stream.idle_since = stream.viewers.is_empty().then(Instant::now);
+                stream.idle_since = stream.viewers.is_empty().then(clock::now);
                 let kept = stream.interruption.take().is_some();
                 if let Origin::Pulled { state, .. } = &stream.origin {
                     state.send_replace(PullState::Here);
@@ -268,7 +269,7 @@ impl NodeCore {
     /// Lets go of pulled streams that nobody has watched for a while.
     pub(super) async fn drop_idle_pulls(&self) {
         let linger = self.config.relay_link.linger;
-        let now = Instant::now();
+        let now = clock::now();
         let _order = self.in_order().await;
         let idle: Vec<(StreamKey, LocalStream)> = {
             let mut directory = self.directory();

@@ -5,16 +5,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ams_api::port::SessionId;
-use ams_registry::{ClaimError, ClusterNodeRecord, LeftoverRequest, StreamQuality};
+use ams_registry::{ClaimError, ClusterNodeRecord, Lease, LeftoverRequest, ReleaseReason, Status, StreamQuality};
 use ams_types::{AppName, MediaKind, StreamId};
 use futures_util::StreamExt;
 use tracing::{info, warn};
 
+use super::NodeCore;
 use super::directory::{Directory, Origin, PullState, Role};
-use super::{NodeCore, now_ms};
+use super::suspicion::RENEWED_WITHIN;
+use crate::clock;
 use crate::shard::protocol::ShardCommand;
 use crate::system;
 
@@ -30,6 +32,8 @@ const WAITING_POLL: Duration = Duration::from_millis(400);
 const AUDIENCE_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a registry that is away is asked for a sign of life.
 const REGISTRY_WATCH: Duration = Duration::from_millis(500);
+/// How often publications that nobody confirms are looked for.
+const STALE_POLL: Duration = Duration::from_secs(5);
 /// How often idle pulls are looked for.
 const IDLE_POLL: Duration = Duration::from_millis(500);
 
@@ -42,7 +46,7 @@ impl NodeCore {
             incarnation: self.incarnation,
             host: self.config.advertise.clone(),
             origin_port: self.relay_port,
-            now_ms: now_ms(),
+            now_ms: self.wall.ms(),
         };
         let result = self.registry.clean_own_leftovers(&request).await;
         self.note_registry(&result);
@@ -58,7 +62,7 @@ impl NodeCore {
         let mut interval = tokio::time::interval(NODE_HEARTBEAT);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut load = system::LoadMeter::default();
-        let mut written_at = Instant::now();
+        let mut written_at = clock::now();
         let mut back = self.registry_back.subscribe();
         loop {
             tokio::select! {
@@ -69,10 +73,10 @@ impl NodeCore {
             let row = self.node_row(&mut load);
             let result = self.registry.heartbeat_node(&row).await;
             self.note_registry(&result);
-            let late = written_at.elapsed().saturating_sub(NODE_HEARTBEAT).as_millis();
+            let late = clock::now().saturating_duration_since(written_at).saturating_sub(NODE_HEARTBEAT).as_millis();
             self.heartbeat_lag.store(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
             if result.is_ok() {
-                written_at = Instant::now();
+                written_at = clock::now();
             }
             if let Ok(rows) = self.registry.list_nodes().await {
                 self.learn_nodes(&rows);
@@ -92,7 +96,7 @@ impl NodeCore {
         ClusterNodeRecord {
             id: self.id.to_string(),
             ip: Some(self.config.advertise.clone()),
-            last_update_time: now_ms(),
+            last_update_time: self.wall.ms(),
             memory: memory.map(|(used, total)| format!("{used}/{total}")),
             cpu: Some(load.percent().unwrap_or(0).to_string()),
             db_query_average_time_ms: i64::try_from(self.registry.stats().mean_time.as_millis()).unwrap_or(i64::MAX),
@@ -167,14 +171,20 @@ impl NodeCore {
             Some(Role::Publisher(publication)) if publication.recorded => publication.lease.clone(),
             _ => return,
         };
-        let result = self.registry.heartbeat(&lease, now_ms(), quality).await;
+        let result = self.registry.heartbeat(&lease, self.wall.ms(), quality).await;
         self.note_registry(&result);
-        // A record that was lost, by a restore from an older copy say, is made again; one that is another's stays so.
-        if let Err(ClaimError::Lost { .. }) = result
-            && self.record_claim(session).await
-        {
-            warn!(stream_id = %lease.key, "the stream's record was lost and is made again");
-            self.announce(session).await;
+        match result {
+            // A record that was lost, by a restore from an older copy say, is made again; one that is another's stays so.
+            Err(ClaimError::Lost { .. }) if self.record_claim(session).await => {
+                warn!(stream_id = %lease.key, "the stream's record was lost and is made again");
+                self.announce(session).await;
+            }
+            // The copy was made before the stream was live.
+            Ok(status) if status != Status::Broadcasting => {
+                warn!(stream_id = %lease.key, %status, "the stream's record was set back; it is announced again");
+                self.announce(session).await;
+            }
+            _ => {}
         }
     }
 
@@ -248,6 +258,45 @@ impl NodeCore {
         }
     }
 
+    /// Ends publications in the registry whose node is gone, or has forgotten them: nobody else may ever do it.
+    pub(super) async fn stale_loop(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(STALE_POLL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.cancel.cancelled() => return,
+                _ = interval.tick() => {}
+            }
+            if !self.is_registry_ok() || !self.config.mode.takes_publishers() {
+                continue;
+            }
+            for app in &self.config.apps {
+                let result = self.registry.find_stale(app, self.wall.ms()).await;
+                self.note_registry(&result);
+                for (lease, confirmed) in result.unwrap_or_default() {
+                    self.end_stale(lease, confirmed).await;
+                }
+            }
+        }
+    }
+
+    /// Dates are another clock's, so a record that reads as stale must also have stood still for a while by ours.
+    async fn end_stale(&self, lease: Lease, confirmed: i64) {
+        let now = clock::now();
+        let unchanged = self.watched.unchanged_for(now, &lease.key, (lease.epoch, confirmed));
+        let is_ours = matches!(
+            self.directory().streams.get(&lease.key).map(|stream| &stream.origin),
+            Some(Origin::Published { .. })
+        );
+        if is_ours || unchanged < RENEWED_WITHIN {
+            return;
+        }
+        let result = self.registry.release(&lease, ReleaseReason::TerminatedUnexpectedly, self.wall.ms()).await;
+        if result.is_ok() {
+            info!(stream_id = %lease.key, host = lease.host, "a publication that nobody confirms is ended");
+        }
+    }
+
     /// Looks out for streams somebody here waits for.
     pub(super) async fn waiting_loop(self: Arc<Self>) {
         let mut interval = tokio::time::interval(WAITING_POLL);
@@ -298,7 +347,7 @@ impl NodeCore {
     /// An origin a misled publisher could go to, if the registry knows one.
     pub(super) async fn an_origin(&self) -> Option<String> {
         let nodes = self.registry.list_nodes().await.ok()?;
-        let now = now_ms();
+        let now = self.wall.ms();
         let origins = nodes.into_iter().filter(|n| n.role.as_deref() != Some("edge") && n.is_fresh(now));
         // Rows are others' too: one that names no address is passed over.
         let is_host = |host: &&str| {

@@ -3,6 +3,7 @@
 //! Owns that order. Whatever is started here is stopped here and waited for.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +20,6 @@ use futures_util::StreamExt;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::around::KnownNodes;
@@ -29,10 +29,13 @@ use super::links::OriginLinks;
 use super::load::ShardLoads;
 use super::port::NodeHandle;
 use super::suspicion::Watched;
+use super::tasks::Tasks;
 use super::{NodeCore, STARTS_KEPT};
+use crate::clock::WallClock;
 use crate::config::{Config, Mode};
 use crate::exit::{Exit, ExitError};
-use crate::shard::{self, ShardConfig};
+use crate::net::{Listener, Net};
+use crate::shard::{self, ShardConfig, ShardHandle};
 use crate::startup::{self, Door, Listeners};
 
 /// Events of all shards waiting for the control runtime.
@@ -127,67 +130,23 @@ pub async fn run_with<F: Future<Output = ()>>(
     let addresses = candidates(&ice, 0, ipv6)
         .map_err(|error| ExitError::new(Exit::Config, error.to_string()).hint("name the address with --public-ip"))?;
 
-    let incarnation = Incarnation(rand::random());
-    let node = Arc::new(NodeCore {
-        id: config.node_id.clone(),
-        incarnation,
-        relay_identity: HandshakeConfig {
-            node_id: config.node_id.clone(),
-            incarnation,
-            role: match config.mode {
-                Mode::Origin => ams_relay::wire::Role::Origin,
-                Mode::Edge => ams_relay::wire::Role::Edge,
-                Mode::Standalone => ams_relay::wire::Role::Standalone,
-            },
-            key: config.cluster_key.clone(),
-            features: ams_relay::wire::Features::default(),
-        },
-        relay_port: relay.as_ref().map_or(0, port_of),
-        http_port: port_of(&http),
-        registry,
-        dtls: identity,
-        directory: Mutex::new(Directory { load: vec![0; shards.len()], ..Directory::default() }),
-        loads: ShardLoads::new(shards.len()),
-        short_of: Mutex::new(None),
-        order: tokio::sync::Mutex::default(),
-        shards,
-        addresses: addresses.into_iter().map(|a| a.ip()).collect(),
-        links: OriginLinks::default(),
-        watched: Watched::default(),
-        known_nodes: KnownNodes::default(),
-        unreleased: Unreleased::default(),
-        registry_back: watch::Sender::new(()),
-        registry_back_at: Mutex::new(None),
-        starts: broadcast::Sender::new(STARTS_KEPT),
-        registry_ok: AtomicBool::new(true),
-        heartbeat_lag: AtomicU64::new(0),
-        links_refused: AtomicU64::new(0),
-        draining: AtomicBool::new(false),
-        leaving: AtomicBool::new(false),
-        next_id: AtomicU64::new(1),
-        tasks: TaskTracker::new(),
-        cancel: CancellationToken::new(),
+    let relay_port = relay.as_ref().map_or(0, port_of);
+    let node = NodeCore::new(Parts {
         config,
+        registry,
+        net: Net::Tcp,
+        wall: WallClock::default(),
+        tasks: Tasks::default(),
+        shards,
+        dtls: identity,
+        addresses: addresses.into_iter().map(|a| a.ip()).collect(),
+        relay_port,
+        http_port: port_of(&http),
     });
 
     let hearing = tokio::spawn(Arc::clone(&node).hear_shards(shard_events));
-    let found = tokio::time::timeout(REGISTRY_PATIENCE, node.registry.ping()).await;
-    if !matches!(found, Ok(Ok(()))) {
-        warn!(registry = %node.config.registry, "registry does not answer; starting without it");
-        node.registry_ok.store(false, Ordering::Relaxed);
-    }
-    node.clean_leftovers().await;
-    node.tasks.spawn(Arc::clone(&node).heartbeat_node_loop());
-    node.tasks.spawn(Arc::clone(&node).heartbeat_streams_loop());
-    node.tasks.spawn(Arc::clone(&node).audience_loop());
-    node.tasks.spawn(Arc::clone(&node).registry_watch_loop());
-    node.tasks.spawn(Arc::clone(&node).waiting_loop());
-    node.tasks.spawn(Arc::clone(&node).idle_loop());
-    node.tasks.spawn(Arc::clone(&node).interruptions_loop());
+    node.begin(relay.map(Listener::Tcp)).await;
     node.tasks.spawn(Arc::clone(&node).measure_load_loop());
-    if let Some(relay) = relay {
-        node.tasks.spawn(Arc::clone(&node).accept_links(relay));
-    }
     let handle = NodeHandle(Arc::clone(&node));
     let api = Api::new(Arc::new(handle.clone()), node.config.api.clone());
     let http_cancel = CancellationToken::new();
@@ -220,33 +179,128 @@ pub async fn run_with<F: Future<Output = ()>>(
     outcome
 }
 
-/// Ends a node's sessions and tasks: no new sessions, those there are told, records released, the row removed.
+/// Ends a node: its sessions, then its server, then the rest.
 async fn stop(node: &Arc<NodeCore>, api: &Api, http_cancel: CancellationToken, serving: tokio::task::JoinHandle<()>) {
-    node.draining.store(true, Ordering::Relaxed);
-    node.leaving.store(true, Ordering::Relaxed);
-    api.announce_stop(Duration::ZERO, Duration::ZERO);
-    let (sessions, streams) = {
-        let directory = node.directory();
-        (directory.sessions.keys().cloned().collect::<Vec<SessionId>>(), directory.streams.len())
-    };
-    info!(sessions = sessions.len(), streams, "stopping");
-    // Many at once: each publisher's end waits for the registry.
-    let ends = futures_util::stream::iter(sessions).for_each_concurrent(ENDS_AT_ONCE, |session| async move {
-        node.end_session(&session, EndReason::NodeStopping).await;
-    });
-    ends.await;
-    node.settle_last().await;
+    node.dismiss(api).await;
     // Sockets get their last words before the server goes.
     http_cancel.cancel();
     if !api.shutdown(STOP_LINGER).await || tokio::time::timeout(STOP_LINGER, serving).await.is_err() {
         warn!("connections were still open at the end");
     }
-    node.cancel.cancel();
-    node.tasks.close();
-    if tokio::time::timeout(STOP_LINGER, node.tasks.wait()).await.is_err() {
-        warn!("some tasks did not end in time");
+    node.finish().await;
+}
+
+/// What a node is put together from and does not make itself.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) net: Net,
+    pub(crate) wall: WallClock,
+    pub(crate) tasks: Tasks,
+    pub(crate) shards: Vec<ShardHandle>,
+    pub(crate) dtls: Arc<DtlsIdentity>,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) relay_port: u16,
+    pub(crate) http_port: u16,
+}
+
+impl NodeCore {
+    /// A node that does nothing yet.
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        let Parts { config, registry, net, wall, tasks, shards, dtls, addresses, relay_port, http_port } = parts;
+        let incarnation = Incarnation(rand::random());
+        Arc::new(Self {
+            id: config.node_id.clone(),
+            incarnation,
+            relay_identity: HandshakeConfig {
+                node_id: config.node_id.clone(),
+                incarnation,
+                role: match config.mode {
+                    Mode::Origin => ams_relay::wire::Role::Origin,
+                    Mode::Edge => ams_relay::wire::Role::Edge,
+                    Mode::Standalone => ams_relay::wire::Role::Standalone,
+                },
+                key: config.cluster_key.clone(),
+                features: ams_relay::wire::Features::default(),
+            },
+            relay_port,
+            http_port,
+            registry,
+            net,
+            wall,
+            dtls,
+            directory: Mutex::new(Directory { load: vec![0; shards.len()], ..Directory::default() }),
+            loads: ShardLoads::new(shards.len()),
+            short_of: Mutex::new(None),
+            order: tokio::sync::Mutex::default(),
+            shards,
+            addresses,
+            links: OriginLinks::default(),
+            watched: Watched::default(),
+            known_nodes: KnownNodes::default(),
+            unreleased: Unreleased::default(),
+            registry_back: watch::Sender::new(()),
+            registry_back_at: Mutex::new(None),
+            starts: broadcast::Sender::new(STARTS_KEPT),
+            registry_ok: AtomicBool::new(true),
+            heartbeat_lag: AtomicU64::new(0),
+            links_refused: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            next_id: AtomicU64::new(1),
+            tasks,
+            cancel: CancellationToken::new(),
+            config,
+        })
     }
-    if let Err(error) = node.registry.remove_node(&node.id).await {
-        warn!(%error, "the node's row stays in the registry until it is stale");
+
+    /// Cleans up after an earlier run, and starts what a node does all the time.
+    pub(crate) async fn begin(self: &Arc<Self>, relay: Option<Listener>) {
+        let found = tokio::time::timeout(REGISTRY_PATIENCE, self.registry.ping()).await;
+        if !matches!(found, Ok(Ok(()))) {
+            warn!(registry = %self.config.registry, "registry does not answer; starting without it");
+            self.registry_ok.store(false, Ordering::Relaxed);
+        }
+        self.clean_leftovers().await;
+        self.tasks.spawn(Arc::clone(self).heartbeat_node_loop());
+        self.tasks.spawn(Arc::clone(self).heartbeat_streams_loop());
+        self.tasks.spawn(Arc::clone(self).audience_loop());
+        self.tasks.spawn(Arc::clone(self).registry_watch_loop());
+        self.tasks.spawn(Arc::clone(self).waiting_loop());
+        self.tasks.spawn(Arc::clone(self).stale_loop());
+        self.tasks.spawn(Arc::clone(self).idle_loop());
+        self.tasks.spawn(Arc::clone(self).interruptions_loop());
+        if let Some(relay) = relay {
+            self.tasks.spawn(Arc::clone(self).accept_links(relay));
+        }
+    }
+
+    /// Ends all sessions: no new ones, those there are told, records released.
+    pub(crate) async fn dismiss(self: &Arc<Self>, api: &Api) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.leaving.store(true, Ordering::Relaxed);
+        api.announce_stop(Duration::ZERO, Duration::ZERO);
+        let (sessions, streams) = {
+            let directory = self.directory();
+            (directory.sessions.keys().cloned().collect::<Vec<SessionId>>(), directory.streams.len())
+        };
+        info!(sessions = sessions.len(), streams, "stopping");
+        // Many at once: each publisher's end waits for the registry.
+        let ends = futures_util::stream::iter(sessions).for_each_concurrent(ENDS_AT_ONCE, |session| async move {
+            self.end_session(&session, EndReason::NodeStopping).await;
+        });
+        ends.await;
+        self.settle_last().await;
+    }
+
+    /// Ends the tasks, and takes the node's row out of the registry.
+    pub(crate) async fn finish(&self) {
+        self.cancel.cancel();
+        if tokio::time::timeout(STOP_LINGER, self.tasks.wait()).await.is_err() {
+            warn!("some tasks did not end in time");
+        }
+        if let Err(error) = self.registry.remove_node(&self.id).await {
+            warn!(%error, "the node's row stays in the registry until it is stale");
+        }
     }
 }

@@ -4,7 +4,6 @@
 //! chains, and chains could be loops.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use ams_relay::wire::EndReason;
 use ams_types::StreamKey;
@@ -12,6 +11,7 @@ use tracing::{debug, info};
 
 use super::NodeCore;
 use super::directory::{IdleReplica, Origin};
+use crate::clock;
 use crate::shard::protocol::{LinkId, ShardCommand};
 
 impl NodeCore {
@@ -41,7 +41,7 @@ impl NodeCore {
     /// An edge let a stream go.
     pub(super) async fn serve_ended(&self, link: LinkId, key: &StreamKey) {
         let _order = self.in_order().await;
-        let idle = self.directory().unserve(Instant::now(), link, key);
+        let idle = self.directory().unserve(clock::now(), link, key);
         debug!(stream_id = %key, ?link, "edge let a stream go");
         self.drop_replica(idle).await;
     }

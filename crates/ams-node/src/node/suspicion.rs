@@ -19,9 +19,10 @@ use tracing::debug;
 
 use super::NodeCore;
 use super::around::Answered;
+use crate::clock;
 
 /// A record that nobody renews for this long is a dead node's: it is renewed every 5 s.
-const RENEWED_WITHIN: Duration = Duration::from_secs(12);
+pub(super) const RENEWED_WITHIN: Duration = Duration::from_secs(12);
 /// Records watched; beyond, the oldest are forgotten.
 const WATCHED_MAX: usize = 1024;
 /// A publisher that has been silent for so long gives way to a newcomer.
@@ -36,7 +37,7 @@ pub(super) struct Watched(Mutex<HashMap<StreamKey, (Version, Instant)>>);
 
 impl Watched {
     /// Notes how a record looks now. Returns for how long it has looked so.
-    fn unchanged_for(&self, now: Instant, key: &StreamKey, version: Version) -> Duration {
+    pub(super) fn unchanged_for(&self, now: Instant, key: &StreamKey, version: Version) -> Duration {
         let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match watched.get(key) {
             Some((seen, since)) if *seen == version => now.saturating_duration_since(*since),
@@ -76,7 +77,7 @@ impl NodeCore {
         let verdict = self.evidence(key, holder, node, run).await;
         debug!(stream_id = %key, node_id = %node, ?verdict, "asked whether a claim still stands");
         verdict.unwrap_or_else(|| {
-            let unchanged = self.watched.unchanged_for(Instant::now(), key, (holder.epoch, holder.update_time));
+            let unchanged = self.watched.unchanged_for(clock::now(), key, (holder.epoch, holder.update_time));
             if unchanged >= RENEWED_WITHIN { Verdict::Gone } else { Verdict::Holds }
         })
     }

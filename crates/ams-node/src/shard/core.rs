@@ -599,7 +599,7 @@ impl ShardCore {
         self.remove_peer(index);
     }
 
-    fn remove_peer(&mut self, index: usize) {
+    pub(super) fn remove_peer(&mut self, index: usize) {
         let Some(peer) = self.peers.try_remove(index) else { return };
         self.by_id.remove(&peer.id);
         for ufrag in &peer.ufrags {

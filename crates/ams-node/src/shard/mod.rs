@@ -12,6 +12,8 @@ mod links;
 pub mod messages;
 pub mod protocol;
 mod replicas;
+#[cfg(test)]
+pub mod simulated;
 mod sinks;
 mod sources;
 mod stream;
@@ -28,15 +30,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use ams_relay::{Connected, ConnectedStd, LinkReader, RelayConfig, write_loop};
+use ams_relay::{Connected, ConnectedStd, LinkReader, LinkWriter, RelayConfig, write_loop};
 use ams_rtc::dtls::DtlsIdentity;
 use ams_rtc::udp::{ReceiveBuffer, SendOutcome, UdpBindError, UdpShard};
 use ams_types::NodeId;
-use tokio::net::tcp::OwnedReadHalf;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinError, LocalSet};
 
 use self::core::{PUMPS_PER_TICK, ShardCore};
+use crate::clock;
+use crate::net::Parked;
 use fan_out::PUMP;
 use links::{LinkOut, Links};
 use messages::Distribution;
@@ -218,7 +222,7 @@ async fn read_datagrams(core: Rc<RefCell<ShardCore>>, socket: Rc<UdpShard>, wake
     let mut buffer = ReceiveBuffer::new();
     while socket.readable().await.is_ok() {
         for _ in 0..BATCHES_PER_TURN {
-            let now = Instant::now();
+            let now = clock::now();
             let mut core = core.borrow_mut();
             let read = socket.recv_batch(&mut buffer, |meta, datagram| {
                 core.datagram(now, meta.from, meta.local_ip, datagram);
@@ -240,7 +244,7 @@ async fn read_datagrams(core: Rc<RefCell<ShardCore>>, socket: Rc<UdpShard>, wake
 async fn read_siblings(core: Rc<RefCell<ShardCore>>, mut media: mpsc::Receiver<ShardMedia>, wake: Rc<Notify>) {
     let mut batch = Vec::with_capacity(COMMANDS_PER_TURN);
     while media.recv_many(&mut batch, COMMANDS_PER_TURN).await > 0 {
-        let now = Instant::now();
+        let now = clock::now();
         let mut core = core.borrow_mut();
         for item in batch.drain(..) {
             core.sibling(now, item);
@@ -255,9 +259,9 @@ async fn tick(core: Rc<RefCell<ShardCore>>) {
     loop {
         for _ in 0..PUMPS_PER_TICK {
             interval.tick().await;
-            core.borrow_mut().pump(Instant::now());
+            core.borrow_mut().pump(clock::now());
         }
-        core.borrow_mut().tick(Instant::now());
+        core.borrow_mut().tick(clock::now());
     }
 }
 
@@ -273,11 +277,11 @@ async fn obey(core: Rc<RefCell<ShardCore>>, mut inbox: mpsc::Receiver<ShardComma
             }
         }
         for command in batch.drain(..) {
-            let now = Instant::now();
+            let now = clock::now();
             match command {
                 ShardCommand::AddLink(setup) => {
                     // Taken in before its task runs: the next command may be for this link.
-                    let remote = setup.stream.peer_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+                    let remote = setup.stream.remote();
                     let out = core.borrow_mut().links.add(now, setup.link, setup.side, remote);
                     links.spawn_local(run_link(Rc::clone(&core), *setup, remote, out, Rc::clone(&wake)));
                 }
@@ -291,7 +295,7 @@ async fn obey(core: Rc<RefCell<ShardCore>>, mut inbox: mpsc::Receiver<ShardComma
                 command => core.borrow_mut().command(now, command),
             }
         }
-        flush(&mut core.borrow_mut(), Instant::now(), &wake);
+        flush(&mut core.borrow_mut(), clock::now(), &wake);
     }
 }
 
@@ -300,7 +304,7 @@ fn flush(core: &mut ShardCore, now: Instant, wake: &Notify) {
     let slept = core.hold_due().is_none();
     let oldest = core.flush(now);
     if oldest.is_some() {
-        core.flushed(now, oldest, Instant::now());
+        core.flushed(now, oldest, clock::now());
     }
     if slept && core.hold_due().is_some() {
         wake.notify_one();
@@ -315,7 +319,7 @@ async fn release_held(core: Rc<RefCell<ShardCore>>, wake: Rc<Notify>) {
             None => wake.notified().await,
             Some(due) => {
                 tokio::time::sleep_until(due.into()).await;
-                flush(&mut core.borrow_mut(), Instant::now(), &wake);
+                flush(&mut core.borrow_mut(), clock::now(), &wake);
             }
         }
     }
@@ -327,44 +331,59 @@ const STOP_LINGER: std::time::Duration = std::time::Duration::from_millis(500);
 /// One relay link, from its arrival on this shard to its end.
 async fn run_link(core: Rc<RefCell<ShardCore>>, setup: LinkSetup, remote: SocketAddr, out: LinkOut, wake: Rc<Notify>) {
     let LinkSetup { link, side, stream, peer, leftover } = setup;
-    let ended = match Connected::from_std(ConnectedStd { stream, peer, leftover }) {
-        Ok(connected) => {
-            let (_, mut reader, mut writer) = connected.split();
-            tokio::select! {
-                read = read_frames(&core, link, &mut reader, &wake) => read,
-                written = write_loop(&mut writer, Rc::clone(&out.queue), Rc::clone(&out.wake), Instant::now) => {
-                    written.err().map_or_else(|| "closed by this node".to_owned(), |e| e.to_string())
-                }
-                reason = ordered(&out) => reason,
+    let ended = match stream {
+        Parked::Tcp(stream) => match Connected::from_std(ConnectedStd { stream, peer, leftover }) {
+            Ok(connected) => {
+                let (_, reader, writer) = connected.split();
+                carry(&core, link, reader, writer, &out, &wake).await
             }
+            Err(error) => error.to_string(),
+        },
+        #[cfg(test)]
+        Parked::Simulated(pipe) => {
+            let (read, write) = tokio::io::split(pipe);
+            carry(&core, link, LinkReader::new(read, leftover), LinkWriter::new(write), &out, &wake).await
         }
-        Err(error) => error.to_string(),
     };
     link_ended(&core, link, side, remote, ended);
 }
 
-async fn ordered(out: &LinkOut) -> String {
-    out.end.ordered().await
+/// Reads and writes a link until it ends. Returns why it did.
+async fn carry<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    core: &Rc<RefCell<ShardCore>>,
+    link: LinkId,
+    mut reader: LinkReader<R>,
+    mut writer: LinkWriter<W>,
+    out: &LinkOut,
+    wake: &Notify,
+) -> String {
+    tokio::select! {
+        read = read_frames(core, link, &mut reader, wake) => read,
+        written = write_loop(&mut writer, Rc::clone(&out.queue), Rc::clone(&out.wake), clock::now) => {
+            written.err().map_or_else(|| "closed by this node".to_owned(), |e| e.to_string())
+        }
+        reason = out.end.ordered() => reason,
+    }
 }
 
 fn link_ended(core: &Rc<RefCell<ShardCore>>, link: LinkId, side: LinkSide, remote: SocketAddr, sentence: String) {
-    let now = Instant::now();
+    let now = clock::now();
     let mut core = core.borrow_mut();
     core.drop_link(now, link);
     core.emit(ShardEvent::LinkDown { link, side, remote, sentence });
     core.flush(now);
 }
 
-async fn read_frames(
+async fn read_frames<R: AsyncRead + Unpin>(
     core: &Rc<RefCell<ShardCore>>,
     link: LinkId,
-    reader: &mut LinkReader<OwnedReadHalf>,
+    reader: &mut LinkReader<R>,
     wake: &Notify,
 ) -> String {
     loop {
         let mut handled = 0;
         {
-            let now = Instant::now();
+            let now = clock::now();
             let mut core = core.borrow_mut();
             while handled < FRAMES_PER_TURN {
                 match reader.next_frame() {
@@ -389,7 +408,7 @@ async fn read_frames(
         match reader.read_batch().await {
             Ok(0) => return "closed by the other end".to_owned(),
             // Any byte is a sign of life, also of a frame that is not whole yet.
-            Ok(_) => core.borrow_mut().links.heard(Instant::now(), link),
+            Ok(_) => core.borrow_mut().links.heard(clock::now(), link),
             Err(error) => return error.to_string(),
         }
     }

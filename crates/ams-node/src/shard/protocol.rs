@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 use super::histogram::Histogram;
 use super::messages::From;
+use crate::net::Parked;
 
 /// A shard's place in its node, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,8 +51,8 @@ pub struct LinkSetup {
     pub link: LinkId,
     /// Who opened it.
     pub side: LinkSide,
-    /// The authenticated connection, non-blocking.
-    pub stream: std::net::TcpStream,
+    /// The authenticated connection.
+    pub stream: Parked,
     /// Who is at the other end.
     pub peer: PeerInfo,
     /// Bytes that came right behind the handshake.

@@ -130,7 +130,7 @@ pub(super) async fn a_stale_publication_can_be_taken_and_then_has_no_say(bench: 
 
     let quality = StreamQuality { width: Some(1), ..StreamQuality::default() };
     for (name, answer) in [
-        ("heartbeat", bench.a.heartbeat(&old, at, &quality).await),
+        ("heartbeat", bench.a.heartbeat(&old, at, &quality).await.map(|_| ())),
         ("mark_live", bench.a.mark_live(&old, live_at(at)).await),
         ("release", bench.a.release(&old, ReleaseReason::Finished, at).await.map(|_| ())),
     ] {
@@ -235,6 +235,38 @@ pub(super) async fn a_stream_ended_by_others_cannot_be_confirmed(bench: &Bench) 
     assert!(matches!(lost, Err(ClaimError::Lost { .. })), "{lost:?}");
 }
 
+pub(super) async fn publications_nobody_confirms_are_found_and_can_be_ended(bench: &Bench) {
+    let lease = bench.a.claim(claim_by("a", "s")).await.unwrap().lease;
+    bench.a.mark_live(&lease, live_at(NOW)).await.unwrap();
+    // Of another program, and ended long ago.
+    let theirs = doc! { "streamId": "theirs", "status": "broadcasting", "updateTime": 5_i64, "originAdress": "a" };
+    bench.plant(broadcast::COLLECTION, theirs).await;
+    let ended =
+        doc! { "streamId": "ended", "status": "finished", "updateTime": 5_i64, "amsEpoch": 7_i64, "originAdress": "a" };
+    bench.plant(broadcast::COLLECTION, ended).await;
+    let stale_at = async |at| bench.b.find_stale(&app(), at).await.unwrap();
+    assert_eq!(stale_at(NOW + 19_999).await, []);
+    assert_eq!(stale_at(NOW + 20_000).await, [(lease.clone(), NOW)]);
+    bench.a.heartbeat(&lease, NOW + 20_000, &StreamQuality::default()).await.unwrap();
+    assert_eq!(stale_at(NOW + 39_999).await, []);
+    let (found, at) = stale_at(NOW + 40_000).await.pop().unwrap();
+    assert_eq!(at, NOW + 20_000);
+    bench.b.release(&found, ReleaseReason::TerminatedUnexpectedly, NOW + 40_000).await.unwrap();
+    assert_eq!(stale_at(NOW + 60_000).await, []);
+    assert!(bench.a.get_broadcast(&key("s")).await.unwrap().is_none(), "no REST call had made it");
+}
+
+pub(super) async fn a_heartbeat_tells_of_a_record_that_was_set_back(bench: &Bench) {
+    let lease = bench.a.claim(claim_by("a", "s")).await.unwrap().lease;
+    bench.a.mark_live(&lease, live_at(NOW)).await.unwrap();
+    // As a restore from a copy of the time between the two leaves it.
+    bench.meddle("s", doc! { "status": "preparing" }).await;
+    let quality = StreamQuality::default();
+    assert_eq!(bench.a.heartbeat(&lease, NOW + 5000, &quality).await.unwrap(), Status::Preparing);
+    bench.a.mark_live(&lease, live_at(NOW + 5000)).await.unwrap();
+    assert_eq!(bench.a.heartbeat(&lease, NOW + 10_000, &quality).await.unwrap(), Status::Broadcasting);
+}
+
 pub(super) async fn a_heartbeat_changes_only_what_it_names(bench: &Bench) {
     let lease = bench.a.claim(claim_by("a", "s")).await.unwrap().lease;
     bench.a.mark_live(&lease, live_at(NOW)).await.unwrap();
@@ -246,7 +278,7 @@ pub(super) async fn a_heartbeat_changes_only_what_it_names(bench: &Bench) {
         webrtc_viewers: Some(-4),
         ..StreamQuality::default()
     };
-    bench.a.heartbeat(&lease, NOW + 10_000, &quality).await.unwrap();
+    assert_eq!(bench.a.heartbeat(&lease, NOW + 10_000, &quality).await.unwrap(), Status::Broadcasting);
     let stored = bench.fetch(broadcast::COLLECTION, "s").await.pop().unwrap();
     for (name, want) in [
         ("updateTime", json!(NOW + 10_000)),

@@ -53,6 +53,8 @@ contract! {
         another_program_that_takes_a_stream_over_ends_our_lease,
         a_stream_ended_by_others_cannot_be_confirmed,
         a_heartbeat_changes_only_what_it_names,
+        publications_nobody_confirms_are_found_and_can_be_ended,
+        a_heartbeat_tells_of_a_record_that_was_set_back,
         a_dead_nodes_stream_can_be_ended_by_any_node,
         leftovers_of_an_earlier_run_are_cleaned,
     }

@@ -19,7 +19,8 @@ use crate::error::RegistryError;
 use crate::leftovers::{self, Leftover, LeftoverRequest, Leftovers};
 use crate::record::broadcast::{BroadcastRecord, EPOCH_MAX, epoch_from_stored, epoch_to_stored};
 use crate::record::field::Changes;
-use crate::status::Status;
+use crate::registry::STALE_LIST_MAX;
+use crate::status::{STALE_AFTER_MS, Status};
 
 /// How often a claim begins anew because others came in between. Each time somebody else got further.
 const CLAIM_ATTEMPTS_MAX: usize = 16;
@@ -128,19 +129,41 @@ impl MongoRegistry {
         lease: &Lease,
         now_ms: i64,
         quality: &StreamQuality,
-    ) -> Result<(), ClaimError> {
+    ) -> Result<Status, ClaimError> {
         self.update_held("a stream's heartbeat", lease, &claim::heartbeat_changes(now_ms, quality)).await
     }
 
-    /// Changes a record that the lease still holds.
-    async fn update_held(&self, operation: &'static str, lease: &Lease, changes: &Changes) -> Result<(), ClaimError> {
+    /// Changes a record that the lease still holds. Returns the status it had.
+    async fn update_held(
+        &self,
+        operation: &'static str,
+        lease: &Lease,
+        changes: &Changes,
+    ) -> Result<Status, ClaimError> {
         let mut filter = by_lease(lease);
         filter.insert("status", doc! { "$in": [Status::Preparing.as_str(), Status::Broadcasting.as_str()] });
-        let updated = self.broadcasts(&lease.key.app)?.update_one(filter, convert::update(changes)).await;
-        match updated.map_err(|e| classify(operation, &e))?.matched_count {
-            0 => Err(ClaimError::Lost { epoch: lease.epoch }),
-            _ => Ok(()),
+        let broadcasts = self.broadcasts(&lease.key.app)?;
+        let updated = broadcasts.find_one_and_update(filter, convert::update(changes)).projection(doc! { "status": 1 });
+        match updated.await.map_err(|e| classify(operation, &e))? {
+            Some(before) => Ok(Status::from_wire(before.get_str("status").unwrap_or_default())),
+            None => Err(ClaimError::Lost { epoch: lease.epoch }),
         }
+    }
+
+    pub(super) async fn do_find_stale(&self, app: &AppName, now_ms: i64) -> Result<Vec<(Lease, i64)>, RegistryError> {
+        const OPERATION: &str = "finding stale streams";
+        let filter = doc! {
+            "status": { "$in": [Status::Preparing.as_str(), Status::Broadcasting.as_str()] },
+            "updateTime": { "$lte": now_ms.saturating_sub(STALE_AFTER_MS) },
+            "amsEpoch": { "$gt": 0 },
+        };
+        let limit = i64::try_from(STALE_LIST_MAX).unwrap_or(i64::MAX);
+        let mut found = self.broadcasts(app)?.find(filter).limit(limit).await.map_err(|e| classify(OPERATION, &e))?;
+        let mut stale = Vec::new();
+        while let Some(document) = found.try_next().await.map_err(|e| classify(OPERATION, &e))? {
+            stale.extend(Lease::of(app, &self.read_broadcast(&document)));
+        }
+        Ok(stale)
     }
 
     pub(super) async fn do_release(

@@ -37,6 +37,7 @@ use crate::record::misread::Misreads;
 use crate::record::node::ClusterNodeRecord;
 use crate::record::stream_info::{self, StreamInfoRecord};
 use crate::registry::{Answer, Registry, RegistryStats, StreamLocation, Upserted};
+use crate::status::Status;
 use crate::uri::UriError;
 
 /// Collection in an application's database that remembers the last epoch of each stream id.
@@ -180,12 +181,16 @@ impl Registry for MongoRegistry {
         lease: &'a Lease,
         now_ms: i64,
         quality: &'a StreamQuality,
-    ) -> Answer<'a, (), ClaimError> {
+    ) -> Answer<'a, Status, ClaimError> {
         self.vital("a stream's heartbeat", self.do_heartbeat(lease, now_ms, quality))
     }
 
     fn release<'a>(&'a self, lease: &'a Lease, reason: ReleaseReason, now_ms: i64) -> Answer<'a, Released, ClaimError> {
         self.call("ending a stream", self.do_release(lease, reason, now_ms))
+    }
+
+    fn find_stale<'a>(&'a self, app: &'a AppName, now_ms: i64) -> Answer<'a, Vec<(Lease, i64)>> {
+        self.call("finding stale streams", self.do_find_stale(app, now_ms))
     }
 
     fn lookup<'a>(&'a self, key: &'a StreamKey, now_ms: i64) -> Answer<'a, Option<StreamLocation>> {

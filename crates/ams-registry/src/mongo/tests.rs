@@ -59,7 +59,7 @@ async fn all_calls_end(registry: &dyn Registry) {
         registry.ping(),
         async { registry.claim(claim_by("a", "s")).await.map(|_| ()).map_err(in_life) },
         async { registry.mark_live(&lease, live_at(NOW)).await.map_err(in_life) },
-        async { registry.heartbeat(&lease, NOW, &quality).await.map_err(in_life) },
+        async { registry.heartbeat(&lease, NOW, &quality).await.map(|_| ()).map_err(in_life) },
         async { registry.release(&lease, ReleaseReason::Finished, NOW).await.map(|_| ()).map_err(in_life) },
         async { registry.lookup(&key, NOW).await.map(|_| ()) },
         async { registry.find_live(&app, &ids, NOW).await.map(|_| ()) },

@@ -3,12 +3,16 @@
 //! Owns the threads: one writer, and for a file a few readers beside it. The way in is the same gate as MongoDB's.
 //!
 //! - `worker`: a thread with a connection
+//! - `in_place`: the same without a thread, for simulations
 //! - `schema`: opening and tables
 //! - `store`: what each call does
 
+mod in_place;
 mod schema;
 mod store;
 mod worker;
+
+pub use in_place::InPlaceRegistry;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -32,6 +36,7 @@ use crate::record::broadcast::BroadcastRecord;
 use crate::record::misread::Misreads;
 use crate::record::node::ClusterNodeRecord;
 use crate::registry::{Answer, Registry, RegistryStats, StreamLocation, Upserted};
+use crate::status::Status;
 
 /// Reading threads beside the writer of a file.
 const READERS: usize = 2;
@@ -165,7 +170,7 @@ impl Registry for SqliteRegistry {
         lease: &'a Lease,
         now_ms: i64,
         quality: &'a StreamQuality,
-    ) -> Answer<'a, (), ClaimError> {
+    ) -> Answer<'a, Status, ClaimError> {
         let (held, quality) = (lease.clone(), quality.clone());
         self.in_life(Lane::Heartbeat, "a stream's heartbeat", &lease.key.app, move |c, scope| {
             store::heartbeat(c, scope, &held, now_ms, &quality)
@@ -176,6 +181,13 @@ impl Registry for SqliteRegistry {
         let held = lease.clone();
         self.in_life(Lane::Call, "ending a stream", &lease.key.app, move |c, scope| {
             store::release(c, scope, &held, reason, now_ms)
+        })
+    }
+
+    fn find_stale<'a>(&'a self, app: &'a AppName, now_ms: i64) -> Answer<'a, Vec<(Lease, i64)>> {
+        let name = app.clone();
+        self.in_app("finding stale streams", Side::Read, app, move |c, scope| {
+            store::find_stale(c, scope, &name, now_ms)
         })
     }
 

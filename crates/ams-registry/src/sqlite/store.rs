@@ -3,7 +3,7 @@
 //! Synchronous functions over a connection: no thread, no deadline, no clock. A record is read, changed field by field
 //! as JSON, and written back whole; unknown fields ride along.
 
-use ams_types::{Epoch, NodeId, StreamId};
+use ams_types::{AppName, Epoch, NodeId, StreamId};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::claim::{
@@ -16,8 +16,8 @@ use crate::record::field::{Changes, Field, JsonMap, apply};
 use crate::record::misread::Misreads;
 use crate::record::node::{self, ClusterNodeRecord};
 use crate::record::stream_info::{self, StreamInfoRecord};
-use crate::registry::{BROADCAST_LIST_MAX, NODE_LIST_MAX, StreamLocation, Upserted};
-use crate::status::Status;
+use crate::registry::{BROADCAST_LIST_MAX, NODE_LIST_MAX, STALE_LIST_MAX, StreamLocation, Upserted};
+use crate::status::{STALE_AFTER_MS, Status};
 
 /// Most forgotten epochs that one claim sweeps out: it never has to sweep many.
 const SWEEP_MAX: i64 = 100;
@@ -193,14 +193,15 @@ pub(super) fn heartbeat(
     lease: &Lease,
     now_ms: i64,
     quality: &StreamQuality,
-) -> Result<Result<(), ClaimError>> {
+) -> Result<Result<Status, ClaimError>> {
     let transaction = begin(connection)?;
     let Some(row) = scope.held(&transaction, lease, true)? else {
         return Ok(Err(ClaimError::Lost { epoch: lease.epoch }));
     };
+    let before = Status::from_wire(row.record.status.as_deref().unwrap_or_default());
     change(&transaction, row, &claim::heartbeat_changes(now_ms, quality))?;
     transaction.commit()?;
-    Ok(Ok(()))
+    Ok(Ok(before))
 }
 
 pub(super) fn release(
@@ -257,6 +258,28 @@ pub(super) fn find_live(
         }
     }
     Ok(live)
+}
+
+pub(super) fn find_stale(
+    connection: &Connection,
+    scope: Scope<'_>,
+    app: &AppName,
+    now_ms: i64,
+) -> Result<Vec<(Lease, i64)>> {
+    let mut query = connection.prepare_cached(
+        "SELECT document FROM broadcast WHERE app = ?1 AND document ->> '$.status' IN (?2, ?3)
+         AND document ->> '$.updateTime' <= ?4 AND document ->> '$.amsEpoch' > 0 LIMIT ?5",
+    )?;
+    let (held, before) = ([Status::Preparing, Status::Broadcasting], now_ms.saturating_sub(STALE_AFTER_MS));
+    let limit = i64::try_from(STALE_LIST_MAX).unwrap_or(i64::MAX);
+    let which = params![scope.app, held[0].as_str(), held[1].as_str(), before, limit];
+    let rows = query.query_map(which, |row| row.get::<_, String>(0))?;
+    let mut stale = Vec::new();
+    for text in rows {
+        let document = parse(&text?, scope.misreads, broadcast::COLLECTION);
+        stale.extend(Lease::of(app, &scope.misreads.note(broadcast::COLLECTION, BroadcastRecord::from_json(document))));
+    }
+    Ok(stale)
 }
 
 pub(super) fn get(connection: &Connection, scope: Scope<'_>, id: &StreamId) -> Result<Option<BroadcastRecord>> {

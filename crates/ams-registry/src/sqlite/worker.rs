@@ -1,4 +1,4 @@
-//! A thread that owns one SQLite connection and does one job after another.
+//! A thread that owns one SQLite connection and does one job after another, or such a connection without a thread.
 //!
 //! Owns the connection's life. Its queue is bounded: a job that finds it full is refused, and one whose caller has
 //! gone is not begun.
@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -21,6 +22,8 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 pub(super) struct Worker {
     queue: Mutex<Option<SyncSender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Jobs are done here, by whoever brings them, and there is no thread.
+    in_place: Option<Mutex<Connection>>,
 }
 
 impl Worker {
@@ -43,10 +46,17 @@ impl Worker {
         });
         let thread = thread.map_err(|error| cannot(error.to_string()))?;
         match opened.await {
-            Ok(Ok(())) => Ok(Self { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) }),
+            Ok(Ok(())) => Ok(Self { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)), in_place: None }),
             Ok(Err(reason)) => Err(cannot(reason)),
             Err(_) => Err(cannot("its thread ended".to_owned())),
         }
+    }
+
+    /// A database in memory whose jobs are done where they are brought.
+    pub(super) fn in_place() -> Result<Self, RegistryError> {
+        let opened = schema::open(None, Access::Write { patience: Duration::ZERO });
+        let connection = opened.map_err(|reason| RegistryError::Open { path: "memory".to_owned(), reason })?;
+        Ok(Self { queue: Mutex::default(), thread: Mutex::default(), in_place: Some(Mutex::new(connection)) })
     }
 
     /// Queues `job` and waits for its answer. Dropped while it waits in the queue, the job is not begun.
@@ -56,6 +66,9 @@ impl Worker {
         E: From<RegistryError> + Send + 'static,
         F: FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
     {
+        if let Some(connection) = &self.in_place {
+            return job(&mut connection.lock().unwrap_or_else(PoisonError::into_inner));
+        }
         let (answer_tx, answer) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
             if !answer_tx.is_closed() {
