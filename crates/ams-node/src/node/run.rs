@@ -3,7 +3,7 @@
 //! Owns that order. Whatever is started here is stopped here and waited for.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use super::directory::Directory;
 use super::links::OriginLinks;
 use super::load::ShardLoads;
 use super::port::NodeHandle;
+use super::settings::Settings;
 use super::suspicion::Watched;
 use super::{NodeCore, STARTS_KEPT};
 use crate::config::{Config, Mode};
@@ -153,6 +154,7 @@ pub async fn run_with<F: Future<Output = ()>>(
         shards,
         addresses: addresses.into_iter().map(|a| a.ip()).collect(),
         links: OriginLinks::default(),
+        settings: Settings::default(),
         watched: Watched::default(),
         known_nodes: KnownNodes::default(),
         unreleased: Unreleased::default(),
@@ -161,6 +163,7 @@ pub async fn run_with<F: Future<Output = ()>>(
         starts: broadcast::Sender::new(STARTS_KEPT),
         registry_ok: AtomicBool::new(true),
         heartbeat_lag: AtomicU64::new(0),
+        cpu_percent: AtomicU32::new(0),
         links_refused: AtomicU64::new(0),
         draining: AtomicBool::new(false),
         leaving: AtomicBool::new(false),
@@ -177,11 +180,16 @@ pub async fn run_with<F: Future<Output = ()>>(
         node.registry_ok.store(false, Ordering::Relaxed);
     }
     node.clean_leftovers().await;
+    if node.is_registry_ok() {
+        // Before the first request: an address list must not be open for a moment.
+        let _ = node.read_settings().await;
+    }
     node.tasks.spawn(Arc::clone(&node).heartbeat_node_loop());
     node.tasks.spawn(Arc::clone(&node).heartbeat_streams_loop());
     node.tasks.spawn(Arc::clone(&node).audience_loop());
     node.tasks.spawn(Arc::clone(&node).registry_watch_loop());
     node.tasks.spawn(Arc::clone(&node).waiting_loop());
+    node.tasks.spawn(Arc::clone(&node).settings_loop());
     node.tasks.spawn(Arc::clone(&node).idle_loop());
     node.tasks.spawn(Arc::clone(&node).interruptions_loop());
     node.tasks.spawn(Arc::clone(&node).measure_load_loop());
