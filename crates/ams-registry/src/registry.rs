@@ -218,10 +218,10 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     fn put_app_settings<'a>(&'a self, app: &'a AppName, settings: &'a AppSettingsRecord) -> Answer<'a, ()>;
 
     /// Writes fields of a document of a stream, nulls taking theirs out. There is one document of an id, except of
-    /// connection events: those add up.
+    /// connection events: those add up, and of too many the oldest goes.
     ///
     /// # Errors
-    /// [`RegistryError::InvalidRequest`] when the stream has [`DOCUMENTS_PER_STREAM_MAX`] of them.
+    /// [`RegistryError::InvalidRequest`] when the stream has [`DOCUMENTS_PER_STREAM_MAX`] of another kind.
     fn put_document<'a>(
         &'a self,
         key: &'a StreamKey,
@@ -246,6 +246,9 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// Deletes documents of a stream, of one id or all; how many there were. Of several callers that delete one document
     /// at a time, one alone is told 1.
     fn delete_documents<'a>(&'a self, key: &'a StreamKey, shelf: Shelf, id: Option<&'a str>) -> Answer<'a, u64>;
+
+    /// Deletes a stream's tokens that ended before `now_secs` (seconds since 1970); how many there were.
+    fn delete_expired_tokens<'a>(&'a self, key: &'a StreamKey, now_secs: i64) -> Answer<'a, u64>;
 
     /// Numbers for metrics.
     fn stats(&self) -> RegistryStats;

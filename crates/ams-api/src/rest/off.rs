@@ -2,14 +2,12 @@
 //!
 //! Owns the table of them. A client that lists finds nothing, one that asks for something to be done is told no.
 
-use axum::Router;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodFilter, on};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::outcome::{Outcome, json as answer};
-use crate::state::Shared;
+use super::table::Entry;
 
 /// Said of cameras, pulled sources and playlists.
 pub(super) const SOURCES_OFF: &str = "Pulling streams from other sources is not supported by this server";
@@ -39,66 +37,61 @@ enum Off {
     NoStats(&'static str, &'static str),
 }
 
-const GET: MethodFilter = MethodFilter::GET;
-const POST: MethodFilter = MethodFilter::POST;
-const PUT: MethodFilter = MethodFilter::PUT;
-const DELETE: MethodFilter = MethodFilter::DELETE;
-
 /// Method, path below `/{app}/rest/v2`, answer.
-const TABLE: &[(MethodFilter, &str, Off)] = &[
-    (POST, "/broadcasts/playlists/{id}/next", Off::Says(PLAYLISTS)),
-    (PUT, "/broadcasts/{id}/seek-time/{ms}", Off::Says(SOURCES_OFF)),
-    (GET, "/broadcasts/duration", Off::Says(SOURCES_OFF)),
-    (POST, "/broadcasts/{id}/endpoint", Off::Says(ENDPOINTS)),
-    (DELETE, "/broadcasts/{id}/endpoint", Off::Says(ENDPOINTS)),
-    (POST, "/broadcasts/{id}/rtmp-endpoint", Off::Says(ENDPOINTS)),
-    (DELETE, "/broadcasts/{id}/rtmp-endpoint", Off::Says(ENDPOINTS)),
-    (PUT, "/broadcasts/{id}/recording/{on}", Off::Says(RECORDING)),
-    (POST, "/broadcasts/{id}/id3", Off::Says(HLS)),
-    (POST, "/broadcasts/{id}/sei", Off::Says(HLS)),
-    (POST, "/broadcasts/{id}/hls-to-mp4", Off::Says(HLS)),
-    (GET, "/broadcasts/onvif-devices", Off::List),
-    (GET, "/broadcasts/{id}/ip-camera/device-profiles", Off::List),
-    (POST, "/broadcasts/{id}/ip-camera/move", Off::Says(SOURCES_OFF)),
-    (POST, "/broadcasts/{id}/ip-camera/stop-move", Off::Says(SOURCES_OFF)),
-    (GET, "/broadcasts/{id}/ip-camera-error", Off::Says(SOURCES_OFF)),
-    (GET, "/broadcasts/{id}/webrtc-client-stats/{offset}/{size}", Off::List),
-    (GET, "/broadcasts/webrtc-send-low-level-stats", Off::NoStats("audioSendStats", "videoSendStats")),
-    (GET, "/broadcasts/webrtc-receive-low-level-stats", Off::NoStats("audioReceiveStats", "videoReceiveStats")),
-    (GET, "/broadcasts/{id}/metrics-history", Off::List),
-    (GET, "/broadcasts/{id}/detections", Off::List),
-    (GET, "/broadcasts/{id}/detections/{offset}/{size}", Off::List),
-    (GET, "/broadcasts/{id}/detections/count", Off::Count),
-    (PUT, "/broadcasts/{id}/object-detection/{on}", Off::Says(DETECTION)),
-    (POST, "/broadcasts/conference-rooms", Off::Says(ROOMS)),
-    (GET, "/broadcasts/conference-rooms/list/{offset}/{size}", Off::List),
-    (GET, "/broadcasts/conference-rooms/{room}", Off::Says(ROOMS)),
-    (PUT, "/broadcasts/conference-rooms/{room}", Off::Says(ROOMS)),
-    (DELETE, "/broadcasts/conference-rooms/{room}", Off::Says(ROOMS)),
-    (GET, "/broadcasts/conference-rooms/{room}/room-info", Off::Says(ROOMS)),
-    (PUT, "/broadcasts/conference-rooms/{room}/add", Off::Says(ROOMS)),
-    (PUT, "/broadcasts/conference-rooms/{room}/delete", Off::Says(ROOMS)),
-    (GET, "/vods/{vod}", Off::NoVod),
-    (DELETE, "/vods/{vod}", Off::No),
-    (DELETE, "/vods", Off::No),
-    (DELETE, "/vods/", Off::No),
-    (GET, "/vods/list/{offset}/{size}", Off::List),
-    (GET, "/vods/count", Off::Count),
-    (GET, "/vods/count/{search}", Off::Count),
-    (POST, "/vods/create", Off::Says(VODS)),
-    (POST, "/vods/directory", Off::Says(VODS)),
-    (DELETE, "/vods/directory", Off::Says(VODS)),
-    (POST, "/vods/import-to-stalker", Off::Says(VODS)),
-    (GET, "/push-notification/subscriber-auth-token", Off::Says(PUSH)),
-    (POST, "/push-notification/subscribers", Off::Says(PUSH)),
-    (POST, "/push-notification/topics/{topic}", Off::Says(PUSH)),
+const TABLE: &[(&str, &str, Off)] = &[
+    ("POST", "/broadcasts/playlists/{id}/next", Off::Says(PLAYLISTS)),
+    ("PUT", "/broadcasts/{id}/seek-time/{ms}", Off::Says(SOURCES_OFF)),
+    ("GET", "/broadcasts/duration", Off::Says(SOURCES_OFF)),
+    ("POST", "/broadcasts/{id}/endpoint", Off::Says(ENDPOINTS)),
+    ("DELETE", "/broadcasts/{id}/endpoint", Off::Says(ENDPOINTS)),
+    ("POST", "/broadcasts/{id}/rtmp-endpoint", Off::Says(ENDPOINTS)),
+    ("DELETE", "/broadcasts/{id}/rtmp-endpoint", Off::Says(ENDPOINTS)),
+    ("PUT", "/broadcasts/{id}/recording/{on}", Off::Says(RECORDING)),
+    ("POST", "/broadcasts/{id}/id3", Off::Says(HLS)),
+    ("POST", "/broadcasts/{id}/sei", Off::Says(HLS)),
+    ("POST", "/broadcasts/{id}/hls-to-mp4", Off::Says(HLS)),
+    ("GET", "/broadcasts/onvif-devices", Off::List),
+    ("GET", "/broadcasts/{id}/ip-camera/device-profiles", Off::List),
+    ("POST", "/broadcasts/{id}/ip-camera/move", Off::Says(SOURCES_OFF)),
+    ("POST", "/broadcasts/{id}/ip-camera/stop-move", Off::Says(SOURCES_OFF)),
+    ("GET", "/broadcasts/{id}/ip-camera-error", Off::Says(SOURCES_OFF)),
+    ("GET", "/broadcasts/{id}/webrtc-client-stats/{offset}/{size}", Off::List),
+    ("GET", "/broadcasts/webrtc-send-low-level-stats", Off::NoStats("audioSendStats", "videoSendStats")),
+    ("GET", "/broadcasts/webrtc-receive-low-level-stats", Off::NoStats("audioReceiveStats", "videoReceiveStats")),
+    ("GET", "/broadcasts/{id}/metrics-history", Off::List),
+    ("GET", "/broadcasts/{id}/detections", Off::List),
+    ("GET", "/broadcasts/{id}/detections/{offset}/{size}", Off::List),
+    ("GET", "/broadcasts/{id}/detections/count", Off::Count),
+    ("PUT", "/broadcasts/{id}/object-detection/{on}", Off::Says(DETECTION)),
+    ("POST", "/broadcasts/conference-rooms", Off::Says(ROOMS)),
+    ("GET", "/broadcasts/conference-rooms/list/{offset}/{size}", Off::List),
+    ("GET", "/broadcasts/conference-rooms/{room}", Off::Says(ROOMS)),
+    ("PUT", "/broadcasts/conference-rooms/{room}", Off::Says(ROOMS)),
+    ("DELETE", "/broadcasts/conference-rooms/{room}", Off::Says(ROOMS)),
+    ("GET", "/broadcasts/conference-rooms/{room}/room-info", Off::Says(ROOMS)),
+    ("PUT", "/broadcasts/conference-rooms/{room}/add", Off::Says(ROOMS)),
+    ("PUT", "/broadcasts/conference-rooms/{room}/delete", Off::Says(ROOMS)),
+    ("GET", "/vods/{vod}", Off::NoVod),
+    ("DELETE", "/vods/{vod}", Off::No),
+    ("DELETE", "/vods", Off::No),
+    ("DELETE", "/vods/", Off::No),
+    ("GET", "/vods/list/{offset}/{size}", Off::List),
+    ("GET", "/vods/count", Off::Count),
+    ("GET", "/vods/count/{search}", Off::Count),
+    ("POST", "/vods/create", Off::Says(VODS)),
+    ("POST", "/vods/directory", Off::Says(VODS)),
+    ("DELETE", "/vods/directory", Off::Says(VODS)),
+    ("POST", "/vods/import-to-stalker", Off::Says(VODS)),
+    ("GET", "/push-notification/subscriber-auth-token", Off::Says(PUSH)),
+    ("POST", "/push-notification/subscribers", Off::Says(PUSH)),
+    ("POST", "/push-notification/topics/{topic}", Off::Says(PUSH)),
 ];
 
-/// The routes of the table.
-pub(super) fn routes() -> Router<Shared> {
-    TABLE.iter().fold(Router::new(), |router, (method, path, off)| {
+/// The calls of the table.
+pub(super) fn calls() -> impl Iterator<Item = Entry> {
+    TABLE.iter().map(|(method, path, off)| {
         let off = *off;
-        router.route(&format!("/{{app}}/rest/v2{path}"), on(*method, move || async move { off.into_response() }))
+        Entry::new(method, path, move || async move { off.into_response() }).off()
     })
 }
 

@@ -6,7 +6,7 @@ use ams_registry::RegistryError;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde::Serialize;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::problem::Problem;
 
@@ -104,10 +104,13 @@ impl IntoResponse for RestError {
             Self::NoSuch(sentence) => says(StatusCode::NOT_FOUND, sentence),
             Self::Registry(RegistryError::InvalidRequest { reason, .. }) => says(StatusCode::BAD_REQUEST, reason),
             Self::Registry(error) => {
-                warn!(%error, "a REST call could not be answered");
-                let sentence = match error.is_transient() || error.is_away() == Some(true) {
-                    true => "Database is not available. Please try again",
-                    false => "The database refused the call; the log of this node says why",
+                // That it is away is said once, elsewhere.
+                let sentence = if error.is_transient() || error.is_away() == Some(true) {
+                    debug!(%error, "a REST call could not be answered");
+                    "Database is not available. Please try again"
+                } else {
+                    warn!(%error, "a REST call could not be answered");
+                    "The database refused the call; the log of this node says why"
                 };
                 says(StatusCode::INTERNAL_SERVER_ERROR, sentence.to_owned())
             }

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use ams_access::jwt::{Claims, Hs256Key};
 use ams_access::{Purpose, Secret, UnixMs};
-use ams_registry::{JsonMap, Shelf, TokenRecord};
+use ams_registry::{JsonMap, RegistryError, Shelf, TokenRecord};
 use axum::response::{IntoResponse, Response};
 use rand::Rng;
 use rand::distr::Alphanumeric;
@@ -49,7 +49,17 @@ pub(super) async fn create(call: Call) -> Answer {
     let key = call.key()?.ok_or_else(|| RestError::Bad(WORDS_MISSING.to_owned()))?;
     let id: String = rand::rng().sample_iter(Alphanumeric).take(TOKEN_LEN).map(char::from).collect();
     let token = token(&call, id.clone(), wanted);
-    call.registry().put_document(&key, Shelf::Tokens, &id, &token.to_json()).await?;
+    let registry = call.registry();
+    let put = async || registry.put_document(&key, Shelf::Tokens, &id, &token.to_json()).await;
+    match put().await {
+        // The stream has all it may have: those that are over make room.
+        Err(RegistryError::InvalidRequest { .. }) => {
+            let now = i64::try_from(UnixMs::from(SystemTime::now()).secs()).unwrap_or(i64::MAX);
+            registry.delete_expired_tokens(&key, now).await?;
+            put().await?;
+        }
+        put => drop(put?),
+    }
     ok(&token.to_json())
 }
 

@@ -79,6 +79,7 @@ contract! {
         an_edit_changes_what_it_names_and_makes_nothing,
         settings_are_every_nodes_and_keep_what_nobody_knows,
         a_streams_documents_are_its_own,
+        expired_tokens_are_swept_out,
     }
     documents: {
         a_document_with_wrong_types_can_be_read_listed_and_claimed,

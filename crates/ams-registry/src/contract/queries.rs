@@ -161,3 +161,15 @@ pub(super) async fn a_streams_documents_are_its_own(bench: &Bench) {
         assert_eq!(list(None, 0, 50).await, 0, "{shelf:?}");
     }
 }
+
+pub(super) async fn expired_tokens_are_swept_out(bench: &Bench) {
+    for (id, ends) in [("old", 10), ("older", 5), ("new", 20)] {
+        let token = map(json!({ "expireDate": ends }));
+        bench.a.put_document(&key("s"), Shelf::Tokens, id, &token).await.unwrap();
+        bench.a.put_document(&key("t"), Shelf::Tokens, id, &token).await.unwrap();
+    }
+    assert_eq!(bench.b.delete_expired_tokens(&key("s"), 20).await.unwrap(), 2);
+    let left = bench.a.list_documents(&key("s"), Shelf::Tokens, None, 0, 50).await.unwrap();
+    assert_eq!(left.iter().map(|token| &token["tokenId"]).collect::<Vec<_>>(), ["new"]);
+    assert_eq!(bench.a.list_documents(&key("t"), Shelf::Tokens, None, 0, 50).await.unwrap().len(), 3);
+}

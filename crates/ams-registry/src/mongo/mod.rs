@@ -319,6 +319,10 @@ impl Registry for MongoRegistry {
         self.call("deleting a stream's documents", self.do_delete_documents(key, shelf, id))
     }
 
+    fn delete_expired_tokens<'a>(&'a self, key: &'a StreamKey, now_secs: i64) -> Answer<'a, u64> {
+        self.call("deleting expired tokens", self.do_delete_expired_tokens(key, now_secs))
+    }
+
     fn stats(&self) -> RegistryStats {
         self.gate.stats(self.misreads.total())
     }

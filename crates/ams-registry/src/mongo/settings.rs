@@ -93,7 +93,10 @@ impl MongoRegistry {
         if is_new {
             let of_stream = doc! { "streamId": key.id.as_str() };
             let count = documents.count_documents(of_stream).limit(DOCUMENTS_PER_STREAM_MAX).await.map_err(failed)?;
-            if count >= DOCUMENTS_PER_STREAM_MAX {
+            if count >= DOCUMENTS_PER_STREAM_MAX && shelf == Shelf::ConnectionEvents {
+                let oldest = doc! { "streamId": key.id.as_str() };
+                documents.find_one_and_delete(oldest).sort(doc! { "_id": 1 }).await.map_err(failed)?;
+            } else if count >= DOCUMENTS_PER_STREAM_MAX {
                 return Err(too_many(OPERATION));
             }
         }
@@ -135,6 +138,12 @@ impl MongoRegistry {
         let found = found.skip(offset).limit(limit).await.map_err(|e| classify(OPERATION, &e))?;
         let documents: Vec<RawDocumentBuf> = found.try_collect().await.map_err(|e| classify(OPERATION, &e))?;
         Ok(documents.iter().map(|document| without_mapper(convert::to_json(document))).collect())
+    }
+
+    pub(super) async fn do_delete_expired_tokens(&self, key: &StreamKey, now_secs: i64) -> Result<u64, RegistryError> {
+        let expired = doc! { "streamId": key.id.as_str(), "expireDate": { "$lt": now_secs } };
+        let deleted = self.shelf(key, Shelf::Tokens)?.delete_many(expired).await;
+        Ok(deleted.map_err(|e| classify("deleting expired tokens", &e))?.deleted_count)
     }
 
     pub(super) async fn do_delete_documents(

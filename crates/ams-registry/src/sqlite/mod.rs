@@ -354,6 +354,13 @@ impl Registry for SqliteRegistry {
         })
     }
 
+    fn delete_expired_tokens<'a>(&'a self, key: &'a StreamKey, now_secs: i64) -> Answer<'a, u64> {
+        let stream = key.id.clone();
+        self.in_app("deleting expired tokens", Side::Write, &key.app, move |c, scope| {
+            query::delete_expired_tokens(c, scope, &stream, now_secs)
+        })
+    }
+
     fn stats(&self) -> RegistryStats {
         self.gate.stats(self.misreads.total())
     }

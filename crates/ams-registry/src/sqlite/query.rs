@@ -175,7 +175,13 @@ pub(super) fn put_document(
         None => {
             let count = "SELECT count(*) FROM stream_document WHERE app = ?1 AND shelf = ?2 AND stream_id = ?3";
             let count: i64 = transaction.query_row(count, of_stream, |row| row.get(0))?;
-            if count.unsigned_abs() >= DOCUMENTS_PER_STREAM_MAX {
+            if count.unsigned_abs() >= DOCUMENTS_PER_STREAM_MAX && shelf == Shelf::ConnectionEvents {
+                transaction.execute(
+                    "DELETE FROM stream_document WHERE rowid = (SELECT min(rowid) FROM stream_document
+                     WHERE app = ?1 AND shelf = ?2 AND stream_id = ?3)",
+                    of_stream,
+                )?;
+            } else if count.unsigned_abs() >= DOCUMENTS_PER_STREAM_MAX {
                 return Ok(Err(crate::mongo::settings::too_many(OPERATION)));
             }
             transaction.execute(
@@ -219,6 +225,20 @@ pub(super) fn delete_documents(
     let deleted = connection.execute(
         "DELETE FROM stream_document WHERE app = ?1 AND shelf = ?2 AND stream_id = ?3 AND (?4 IS NULL OR id = ?4)",
         params![scope.app, shelf.collection(), stream_id.as_str(), id],
+    )?;
+    Ok(deleted as u64)
+}
+
+pub(super) fn delete_expired_tokens(
+    connection: &Connection,
+    scope: Scope<'_>,
+    stream_id: &StreamId,
+    now_secs: i64,
+) -> Result<u64> {
+    let deleted = connection.execute(
+        "DELETE FROM stream_document WHERE app = ?1 AND shelf = ?2 AND stream_id = ?3
+         AND json_extract(document, '$.expireDate') < ?4",
+        params![scope.app, Shelf::Tokens.collection(), stream_id.as_str(), now_secs],
     )?;
     Ok(deleted as u64)
 }
