@@ -12,7 +12,6 @@ use crate::state::Shared;
 
 /// What is made of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "the document says it"))]
 enum How {
     /// As AMS does it.
     Done,
