@@ -102,7 +102,7 @@ fn an_application_is_open_to_its_addresses_and_tokens_alone() {
 fn the_server_is_open_to_this_machine_or_to_its_token() {
     case(async {
         let plain = NodeProcess::start(standalone(74)).await?;
-        let keyed = NodeProcess::start(standalone(75).env("AMS_API__SERVER_JWT_SECRET_KEY", KEY)).await?;
+        let keyed = NodeProcess::start(standalone(75).env("AMS_API__SERVER_JWT_SECRET", KEY)).await?;
         let (good, wrong) = (signed(KEY), signed(OTHER_KEY));
         let stranger = ("X-Forwarded-For", "10.1.2.3");
         let login = result(false, "Not authenticated user");

@@ -5,8 +5,10 @@ use std::time::Instant;
 use ams_testkit::APP;
 use ams_testkit::case::case;
 use ams_testkit::cluster::{Cluster, ClusterOptions};
+use ams_testkit::http;
 use ams_testkit::light::LightPublisher;
 use ams_testkit::mongo::bson::doc;
+use ams_testkit::node::{NodeOptions, NodeProcess};
 use anyhow::ensure;
 use serde_json::{Value, json};
 
@@ -121,6 +123,22 @@ fn a_record_that_leads_nowhere_leads_to_no_harm() {
             ensure!(cluster.databases.broadcast(APP, id).await?.is_none(), "{id}");
         }
         cluster.end().await;
+        Ok(())
+    });
+}
+
+#[test]
+fn nodes_without_a_cluster_key_pass_calls_on_too() {
+    case(async {
+        let demo = NodeProcess::start(NodeOptions::new("demo", [127, 0, 81, 11])).await?;
+        let mut publisher = LightPublisher::publish(&demo.socket(), "one").await?;
+        // The second address is the edge's.
+        let stop = format!("http://{}/{APP}/rest/v2/broadcasts/one/stop", demo.relay);
+        let got = http::send("POST", &stop, &[], "").await?;
+        ensure!(got.status == 200 && got.json() == result(true, Value::Null), "{got:?}");
+        publisher.socket()?.definition("publish_finished", SOON).await?;
+        let stranger = http::send("POST", &stop, &[("X-Forwarded-For", "203.0.113.5")], "").await?;
+        ensure!(stranger.status == 403, "{stranger:?}");
         Ok(())
     });
 }

@@ -84,7 +84,7 @@ pub(super) async fn server(State(state): State<Shared>, request: Request, next: 
     if request.method() == Method::OPTIONS {
         return next.run(request).await;
     }
-    let key = &state.config.server_jwt_secret_key.0;
+    let key = &state.config.server_jwt_secret.0;
     let is_sent = request.headers().contains_key(PROXY_AUTHORIZATION);
     let from_here = request.extensions().get::<ClientAddr>().is_some_and(|client| client.0.is_loopback());
     let refused = match key.is_empty() {
