@@ -130,7 +130,7 @@ fn a_record_that_leads_nowhere_leads_to_no_harm() {
 #[test]
 fn nodes_without_a_cluster_key_pass_calls_on_too() {
     case(async {
-        let demo = NodeProcess::start(NodeOptions::new("demo", [127, 0, 81, 11])).await?;
+        let demo = NodeProcess::start(NodeOptions::new("demo", [127, 0, 0, 1])).await?;
         let mut publisher = LightPublisher::publish(&demo.socket(), "one").await?;
         // The second address is the edge's.
         let stop = format!("http://{}/{APP}/rest/v2/broadcasts/one/stop", demo.relay);
