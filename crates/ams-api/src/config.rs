@@ -24,6 +24,9 @@ pub struct ApiConfig {
     /// What stands before the path in `Location` headers, for example `https://media.example`. Empty: only the path,
     /// which works behind every proxy.
     pub public_base: String,
+    /// Key of the JWTs that open the server's REST calls (`/rest/v2/…`) in header `ProxyAuthorization`, 32 characters or
+    /// more. Empty: they are open to this machine's own programs alone.
+    pub server_jwt_secret: Secret,
     /// Name shown in `/rest/v2/liveness`. Empty: the machine's own.
     pub host_name: String,
     /// Bounds.
@@ -110,6 +113,7 @@ impl Default for ApiConfig {
             cors_origins: vec!["*".into()],
             trusted_proxies: PRIVATE_NETWORKS.iter().filter_map(|net| net.parse().ok()).collect(),
             public_base: String::new(),
+            server_jwt_secret: Secret::default(),
             host_name: String::new(),
             limits: ApiLimits::default(),
         }
@@ -190,6 +194,12 @@ impl ApiConfig {
                     format!("{base:?} must look like https://host, without a slash at its end"),
                 );
             }
+        }
+        // Stars are what --print-config shows in its place.
+        let key = self.server_jwt_secret.0.trim_matches('*');
+        if (1..ams_access::jwt::KEY_LEN_MIN).contains(&key.len()) {
+            let min = ams_access::jwt::KEY_LEN_MIN;
+            return refuse("server_jwt_secret", format!("must have {min} characters or more, or be empty"));
         }
         for origin in &self.cors_origins {
             if origin != "*" && (!origin.contains("://") || origin.ends_with('/') || !plain(origin)) {
@@ -291,6 +301,7 @@ mod tests {
             ("bad network", "trusted_proxies = [\"10.0.0.0/99\"]", "trusted_proxies"),
             ("not STUN", "stun_servers = [\"http://x\"]", "stun_servers"),
             ("bracket in TURN", "[[turn_servers]]\nurl = \"turn:a>b\"", "turn_servers"),
+            ("short key", "server_jwt_secret = \"secret\"", "server_jwt_secret"),
             ("slash", "public_base = \"https://x/\"", "public_base"),
             ("no scheme", "cors_origins = [\"example.com\"]", "cors_origins"),
             ("no connections", "[limits]\nconnections = 0", "limits.connections"),

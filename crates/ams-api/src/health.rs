@@ -58,12 +58,15 @@ pub(crate) async fn metrics(State(state): State<Shared>, Extension(client): Exte
 
 /// AMS's version object. Its tools look for "Enterprise Edition" before they use a cluster.
 pub(crate) async fn version() -> Response {
-    let body = json!({
+    answer(StatusCode::OK, &version_object())
+}
+
+pub(crate) fn version_object() -> Value {
+    json!({
         "versionName": env!("CARGO_PKG_VERSION"),
         "versionType": "Enterprise Edition",
         "buildNumber": "0",
-    });
-    answer(StatusCode::OK, &body)
+    })
 }
 
 fn answer(status: StatusCode, body: &Value) -> Response {

@@ -8,6 +8,7 @@
 //! - `serve`, `middleware`, `client`, `rate`: from the TCP connection to a request with an address
 //! - `socket`: AMS's WebSocket
 //! - `media`, `resources`: WHIP and WHEP
+//! - `rest`: AMS's REST API
 //! - `health`, `pages`: everything else a balancer or a browser asks for
 //! - `problem`, `refusals`: refusals as HTTP, and how many there were
 
@@ -22,6 +23,7 @@ mod problem;
 mod rate;
 mod refusals;
 mod resources;
+mod rest;
 mod serve;
 mod socket;
 mod state;
@@ -68,7 +70,6 @@ impl Api {
             .route("/readyz", get(health::readyz))
             .route("/metrics", get(health::metrics))
             .route("/rest/v2/liveness", get(health::liveness))
-            .route("/rest/v2/version", get(health::version))
             .route("/{app}", get(pages::to_directory))
             .route("/{app}/", get(pages::index))
             .route("/{app}/websocket", websocket.clone())
@@ -77,9 +78,9 @@ impl Api {
             .route("/{app}/whip/{stream}/{session}", media::resource(Side::Whip))
             .route("/{app}/whep/{stream}", media::endpoint(Side::Whep))
             .route("/{app}/whep/{stream}/{session}", media::resource(Side::Whep))
-            .route("/{app}/rest/v2/version", get(health::version))
             .route("/{app}/streams/{*file}", any(pages::no_stream_file))
             .route("/{app}/{*file}", get(pages::file))
+            .merge(rest::routes(&state))
             .fallback(pages::not_found)
             .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), middleware::guard))
             .with_state(state)

@@ -293,7 +293,7 @@ fn has_type(headers: &HeaderMap, want: &str) -> bool {
 }
 
 /// The body as text, within the limits of length and time.
-async fn read_body(state: &Shared, headers: &HeaderMap, body: Body) -> Result<String, Problem> {
+pub(crate) async fn read_body(state: &Shared, headers: &HeaderMap, body: Body) -> Result<String, Problem> {
     let max = state.config.limits.body_bytes;
     let too_large = || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than {max} bytes"));
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());

@@ -4,11 +4,13 @@
 //! wire words appear here; handlers translate. SDP is an opaque string. The binary implements [`Node`].
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ams_registry::BroadcastRecord;
+use ams_access::Secret;
+use ams_registry::{AppSettingsRecord, BroadcastRecord, Registry, RegistryError};
 pub use ams_signal::{Media, Rates, Steer};
-use ams_types::{AppName, StreamId, StreamKey};
+use ams_types::{AppName, NodeId, StreamId, StreamKey};
 use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, mpsc};
 
@@ -213,6 +215,41 @@ pub struct Check {
     pub required: bool,
 }
 
+/// Which node this is, and how others reach it.
+#[derive(Clone, Debug)]
+pub struct Whereabouts {
+    /// Its name.
+    pub node: NodeId,
+    /// Host name or address that other nodes dial; `originAdress` of its streams.
+    pub host: String,
+    /// Where its HTTP is, there.
+    pub http_port: u16,
+    /// Whether other nodes share its registry.
+    pub is_clustered: bool,
+}
+
+/// What this node carries now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    /// Streams published here.
+    pub streams: usize,
+    /// Viewers connected here.
+    pub viewers: usize,
+    /// How busy the machine's processors are, 0 to 100.
+    pub cpu_percent: u32,
+}
+
+/// What became of a message to a stream's data channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// It was sent to whoever has one.
+    Sent,
+    /// The stream is not published here.
+    NotHere,
+    /// It is longer than this many bytes.
+    TooLong(usize),
+}
+
 /// What the API asks of the node. Every call has its deadline inside; none takes longer than about 2 s.
 pub trait Node: Send + Sync + 'static {
     /// The applications this node serves.
@@ -274,6 +311,30 @@ pub trait Node: Send + Sync + 'static {
 
     /// Streams somebody on this node waits for, as they become playable.
     fn starts(&self) -> broadcast::Receiver<StreamKey>;
+
+    /// The registry.
+    fn registry(&self) -> Arc<dyn Registry>;
+
+    /// Which node this is.
+    fn whereabouts(&self) -> Whereabouts;
+
+    /// What it carries.
+    fn load(&self) -> Load;
+
+    /// An application's settings as they were last read: never older than 2 s while the registry answers.
+    fn settings(&self, app: &AppName) -> Arc<AppSettingsRecord>;
+
+    /// Writes an application's settings; they are applied here at once, and by the others within 2 s.
+    fn store_settings(&self, app: &AppName, settings: AppSettingsRecord) -> BoxFuture<'_, Result<(), RegistryError>>;
+
+    /// Ends the publication of a stream on this node; whether there was one.
+    fn stop_stream(&self, key: &StreamKey, sentence: String) -> BoxFuture<'_, bool>;
+
+    /// Sends a text to all data channels of a stream that is published on this node.
+    fn say(&self, key: &StreamKey, text: String) -> BoxFuture<'_, Said>;
+
+    /// What nodes of this cluster prove themselves to each other with over HTTP; none without a cluster key.
+    fn cluster_secret(&self) -> Option<Secret>;
 
     /// Whether the process and its loops run. Never asks the registry.
     fn alive(&self) -> bool;

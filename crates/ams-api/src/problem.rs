@@ -44,6 +44,11 @@ impl Problem {
         self.with(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
     }
 
+    /// Status and sentence, for those who say it in another shape.
+    pub(crate) fn into_parts(self) -> (StatusCode, String) {
+        (self.status, self.detail)
+    }
+
     pub(crate) fn from_refusal(refusal: &Refusal, end: End) -> Self {
         let (status, retry) = match refusal {
             Refusal::NotLive(_) => (StatusCode::CONFLICT, Some(RETRY_SOON)),

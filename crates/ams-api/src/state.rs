@@ -39,6 +39,7 @@ pub(crate) type Shared = Arc<ApiState>;
 
 impl ApiState {
     pub(crate) fn new(node: Arc<dyn Node>, config: ApiConfig) -> Self {
+        crate::rest::system::note_start();
         let limit = RateLimit { per_second: config.limits.requests_per_second, burst: config.limits.request_burst };
         let host_name = if config.host_name.is_empty() { machine_name() } else { config.host_name.clone() };
         let ice_links = config.ice_links().iter().filter_map(|link| HeaderValue::from_str(link).ok()).collect();

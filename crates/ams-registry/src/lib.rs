@@ -5,6 +5,7 @@
 //!
 //! - [`uri`], [`config`]: where the registry is, how long a call may take
 //! - [`record`], [`status`]: what is in the documents
+//! - [`query`]: which of them a list shows
 //! - [`claim`], [`leftovers`]: who may publish an id, and what a restarted node cleans up
 //! - [`registry`], [`error`]: the contract
 //! - `app`: which name an application's records go by
@@ -20,6 +21,7 @@ pub mod error;
 mod gate;
 pub mod leftovers;
 mod mongo;
+pub mod query;
 pub mod record;
 pub mod registry;
 mod sqlite;
@@ -35,10 +37,14 @@ pub use claim::{
 pub use config::RegistryConfig;
 pub use error::RegistryError;
 pub use leftovers::{LeftoverRequest, Leftovers};
+pub use query::{BroadcastQuery, LiveTotals, Search, Sort};
 pub use record::JsonMap;
 pub use record::broadcast::BroadcastRecord;
+pub use record::edit::{BroadcastEdit, WrongType};
 pub use record::node::ClusterNodeRecord;
+pub use record::settings::AppSettingsRecord;
 pub use record::stream_info::StreamInfoRecord;
+pub use record::token::{ConnectionEventRecord, Shelf, SubscriberRecord, TokenRecord};
 pub use registry::{Answer, OriginAddress, Registry, RegistryStats, StreamLocation, Upserted};
 pub use sqlite::InPlaceRegistry;
 pub use status::Status;

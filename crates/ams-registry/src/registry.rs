@@ -11,13 +11,24 @@ use futures_util::future::BoxFuture;
 use crate::claim::{Claim, ClaimError, ClaimRequest, Lease, LiveInfo, ReleaseReason, Released, StreamQuality};
 use crate::error::RegistryError;
 use crate::leftovers::{LeftoverRequest, Leftovers};
+use crate::query::{BroadcastQuery, LiveTotals};
+use crate::record::JsonMap;
 use crate::record::broadcast::BroadcastRecord;
+use crate::record::edit::BroadcastEdit;
 use crate::record::node::ClusterNodeRecord;
+use crate::record::settings::AppSettingsRecord;
 use crate::record::stream_info::StreamInfoRecord;
+use crate::record::token::Shelf;
 use crate::status::Status;
 
 /// Most records one [`Registry::list_broadcasts`] returns.
 pub const BROADCAST_LIST_MAX: usize = 50;
+/// Most documents one [`Registry::list_documents`] returns.
+pub const DOCUMENT_LIST_MAX: usize = 50;
+/// Most documents of one kind and stream; one more is refused.
+pub const DOCUMENTS_PER_STREAM_MAX: u64 = 10_000;
+/// Most applications whose settings are read.
+pub const APP_SETTINGS_MAX: usize = 1000;
 /// Most rows one [`Registry::list_nodes`] returns.
 pub const NODE_LIST_MAX: usize = 1000;
 /// Most leases one [`Registry::find_stale`] returns.
@@ -169,6 +180,24 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// How many records an application has.
     fn count_broadcasts<'a>(&'a self, app: &'a AppName) -> Answer<'a, u64>;
 
+    /// Records that `query` finds; at most [`BROADCAST_LIST_MAX`].
+    fn query_broadcasts<'a>(
+        &'a self,
+        app: &'a AppName,
+        query: &'a BroadcastQuery,
+        offset: usize,
+        size: usize,
+    ) -> Answer<'a, Vec<BroadcastRecord>>;
+
+    /// How many records `query` finds.
+    fn count_matching<'a>(&'a self, app: &'a AppName, query: &'a BroadcastQuery) -> Answer<'a, u64>;
+
+    /// What the streams come to that are `broadcasting` and were confirmed at `since_ms` or later.
+    fn live_totals<'a>(&'a self, app: &'a AppName, since_ms: i64) -> Answer<'a, LiveTotals>;
+
+    /// Changes descriptive fields of a record; `None` when there is no such record, which is not made.
+    fn edit_broadcast<'a>(&'a self, key: &'a StreamKey, edit: &'a BroadcastEdit) -> Answer<'a, Option<Upserted>>;
+
     /// Makes a record if there is none of that id; `false` when there is one, which stays as it is.
     fn create_broadcast<'a>(&'a self, key: &'a StreamKey, record: &'a BroadcastRecord) -> Answer<'a, bool>;
 
@@ -193,6 +222,45 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
 
     /// Deletes a node's row; `false` when there was none. A living node writes it again.
     fn remove_node<'a>(&'a self, id: &'a NodeId) -> Answer<'a, bool>;
+
+    /// The settings of every application that has some; at most [`APP_SETTINGS_MAX`].
+    fn list_app_settings(&self) -> Answer<'_, Vec<AppSettingsRecord>>;
+
+    /// Writes an application's settings; fields of the document that are not known here, nor among the given ones, stay.
+    fn put_app_settings<'a>(&'a self, app: &'a AppName, settings: &'a AppSettingsRecord) -> Answer<'a, ()>;
+
+    /// Writes fields of a document of a stream, nulls taking theirs out. There is one document of an id, except of
+    /// connection events: those add up, and of too many the oldest goes.
+    ///
+    /// # Errors
+    /// [`RegistryError::InvalidRequest`] when the stream has [`DOCUMENTS_PER_STREAM_MAX`] of another kind.
+    fn put_document<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        shelf: Shelf,
+        id: &'a str,
+        document: &'a JsonMap,
+    ) -> Answer<'a, Upserted>;
+
+    /// A document of a stream.
+    fn get_document<'a>(&'a self, key: &'a StreamKey, shelf: Shelf, id: &'a str) -> Answer<'a, Option<JsonMap>>;
+
+    /// Documents of a stream, oldest first, of one id or of all; at most [`DOCUMENT_LIST_MAX`].
+    fn list_documents<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        shelf: Shelf,
+        id: Option<&'a str>,
+        offset: usize,
+        size: usize,
+    ) -> Answer<'a, Vec<JsonMap>>;
+
+    /// Deletes documents of a stream, of one id or all; how many there were. Of several callers that delete one document
+    /// at a time, one alone is told 1.
+    fn delete_documents<'a>(&'a self, key: &'a StreamKey, shelf: Shelf, id: Option<&'a str>) -> Answer<'a, u64>;
+
+    /// Deletes a stream's tokens that ended before `now_secs` (seconds since 1970); how many there were.
+    fn delete_expired_tokens<'a>(&'a self, key: &'a StreamKey, now_secs: i64) -> Answer<'a, u64>;
 
     /// Numbers for metrics.
     fn stats(&self) -> RegistryStats;

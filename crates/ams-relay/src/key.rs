@@ -75,6 +75,11 @@ impl ClusterKey {
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
     }
 
+    /// A key for another purpose, of which this one cannot be learnt. No proof of a link is made over such a text.
+    pub fn derive(&self, purpose: &[u8]) -> [u8; PROOF_LEN] {
+        self.prove(&[b"ams-node derived key: ", purpose])
+    }
+
     /// HMAC-SHA256 of the parts in order.
     pub(crate) fn prove(&self, parts: &[&[u8]]) -> [u8; PROOF_LEN] {
         let mut context = hmac::Context::with_key(&self.0);
@@ -95,7 +100,7 @@ impl ClusterKey {
 }
 
 /// Bytes of an HMAC-SHA256.
-pub(crate) const PROOF_LEN: usize = 32;
+pub const PROOF_LEN: usize = 32;
 
 impl fmt::Debug for ClusterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

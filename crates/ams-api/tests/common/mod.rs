@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ams_access::Secret;
 use ams_api::port::{
-    Answer, BadDescription, Check, EndReason, Node, Offer, Opened, PlayRequest, PublishRequest, Refusal, Rendition,
-    SessionEvent, SessionId, Steer, WaitGuard,
+    Answer, BadDescription, Check, EndReason, Load, Node, Offer, Opened, PlayRequest, PublishRequest, Refusal,
+    Rendition, Said, SessionEvent, SessionId, Steer, WaitGuard, Whereabouts,
 };
 use ams_api::{Api, ApiConfig};
-use ams_registry::BroadcastRecord;
+use ams_registry::{AppSettingsRecord, BroadcastRecord, Registry, RegistryConfig, RegistryError, RegistryUri, connect};
 use ams_types::{AppName, StreamKey};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -43,6 +44,9 @@ pub struct FakeNode {
     /// Openings wait for a permit each.
     pub gate: Semaphore,
     pub gate_waiting: AtomicUsize,
+    pub registry: Arc<dyn Registry>,
+    pub settings: Mutex<AppSettingsRecord>,
+    pub said: Mutex<Vec<(StreamKey, String)>>,
     starts: broadcast::Sender<StreamKey>,
     next: AtomicUsize,
 }
@@ -61,6 +65,15 @@ pub fn key(app: &str, id: &str) -> StreamKey {
     StreamKey::new(app.parse().unwrap(), id.parse().unwrap())
 }
 
+/// A registry in memory, made outside the test's own runtime.
+fn memory() -> Arc<dyn Registry> {
+    let made = std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(connect(&RegistryUri::memory(), RegistryConfig::default())).unwrap()
+    });
+    made.join().unwrap()
+}
+
 impl FakeNode {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -77,6 +90,9 @@ impl FakeNode {
             ready: AtomicBool::new(true),
             gate: Semaphore::new(1_000_000),
             gate_waiting: AtomicUsize::new(0),
+            registry: memory(),
+            settings: Mutex::default(),
+            said: Mutex::default(),
             starts: broadcast::channel(16).0,
             next: AtomicUsize::new(0),
         })
@@ -275,6 +291,42 @@ impl Node for FakeNode {
 
     fn starts(&self) -> broadcast::Receiver<StreamKey> {
         self.starts.subscribe()
+    }
+
+    fn registry(&self) -> Arc<dyn Registry> {
+        Arc::clone(&self.registry)
+    }
+
+    fn whereabouts(&self) -> Whereabouts {
+        let node = "fake:1".parse().unwrap();
+        Whereabouts { node, host: "10.0.0.1".into(), http_port: 5080, is_clustered: false }
+    }
+
+    fn load(&self) -> Load {
+        Load { streams: 1, viewers: 2, cpu_percent: 3 }
+    }
+
+    fn settings(&self, _app: &AppName) -> Arc<AppSettingsRecord> {
+        Arc::new(self.settings.lock().unwrap().clone())
+    }
+
+    fn store_settings(&self, _app: &AppName, settings: AppSettingsRecord) -> BoxFuture<'_, Result<(), RegistryError>> {
+        *self.settings.lock().unwrap() = settings;
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn stop_stream(&self, key: &StreamKey, _sentence: String) -> BoxFuture<'_, bool> {
+        std::future::ready(self.live.lock().unwrap().remove(key)).boxed()
+    }
+
+    fn say(&self, key: &StreamKey, text: String) -> BoxFuture<'_, Said> {
+        let live = self.live.lock().unwrap().contains(key);
+        self.said.lock().unwrap().push((key.clone(), text));
+        std::future::ready(if live { Said::Sent } else { Said::NotHere }).boxed()
+    }
+
+    fn cluster_secret(&self) -> Option<Secret> {
+        None
     }
 
     fn metrics(&self) -> BoxFuture<'_, String> {

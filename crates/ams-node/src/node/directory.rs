@@ -313,6 +313,20 @@ impl Directory {
         }
     }
 
+    /// Streams published here, and viewers connected here.
+    pub fn census(&self) -> (usize, usize) {
+        let published = self.streams.values().filter(|s| matches!(s.origin, Origin::Published { .. })).count();
+        (published, self.streams.values().map(|s| s.viewers.len()).sum())
+    }
+
+    /// The session that publishes a stream here.
+    pub fn publisher_of(&self, key: &StreamKey) -> Option<SessionId> {
+        match &self.streams.get(key)?.origin {
+            Origin::Published { session, .. } => Some(session.clone()),
+            Origin::Pulled { .. } | Origin::Lost => None,
+        }
+    }
+
     /// Notes that a session's transport is on `shard`.
     pub fn place(&mut self, session: &SessionId, shard: ShardNo) {
         if let Some(s) = self.sessions.get_mut(session) {

@@ -11,6 +11,7 @@
 //! - [`events`]: what shards report
 //! - [`metrics`]: what all of it counts
 //! - [`registry_tasks`]: heartbeats, the waiting list
+//! - [`settings`]: applications' settings, kept fresh
 //! - [`port`]: the port for the API
 //! - [`run`], [`drain`]: start and stop, in order, and leaving without anybody noticing
 
@@ -30,6 +31,7 @@ mod pulls;
 mod registry_tasks;
 pub mod run;
 mod serve;
+mod settings;
 #[cfg(test)]
 pub(crate) mod sim;
 mod suspicion;
@@ -38,7 +40,7 @@ mod tasks;
 mod tests;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -62,6 +64,7 @@ use claims::Unreleased;
 use directory::Directory;
 use links::OriginLinks;
 use load::{ShardLoads, Shortage};
+use settings::Settings;
 use suspicion::Watched;
 use tasks::Tasks;
 
@@ -88,6 +91,7 @@ pub struct NodeCore {
     /// See [`NodeCore::in_order`].
     order: tokio::sync::Mutex<()>,
     links: OriginLinks,
+    settings: Settings,
     watched: Watched,
     known_nodes: KnownNodes,
     unreleased: Unreleased,
@@ -98,6 +102,8 @@ pub struct NodeCore {
     registry_back_at: Mutex<Option<Instant>>,
     /// Time between the last two heartbeats that the registry took, beyond the interval, in ms.
     heartbeat_lag: AtomicU64,
+    /// How busy the machine was when that was last measured, 0 to 100.
+    cpu_percent: AtomicU32,
     /// Relay links that were refused.
     links_refused: AtomicU64,
     /// Takes nobody new.

@@ -5,11 +5,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ams_access::Secret;
 use ams_api::port::{
-    Answer, BadDescription, Check, EndReason, Node, Offer, Opened, PlayRequest, PublishRequest, Refusal, Rendition,
-    SessionId, Steer, WaitGuard,
+    Answer, BadDescription, Check, EndReason, Load, Node, Offer, Opened, PlayRequest, PublishRequest, Refusal,
+    Rendition, Said, SessionId, Steer, WaitGuard, Whereabouts,
 };
-use ams_registry::BroadcastRecord;
+use ams_registry::{AppSettingsRecord, BroadcastRecord, Registry, RegistryError};
 use ams_rtc::ice::IceCredentials;
 use ams_rtc::sdp::{Candidate, LocalSdp, parse_sdpfrag, write_sdpfrag};
 use ams_rtc::transport::{TransportConfig, TransportTimeouts};
@@ -19,6 +20,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::broadcast;
 
 use super::NodeCore;
+use super::directory::{LocalStream, Origin};
 use crate::shard::protocol::{ShardCommand, ShardNo};
 
 /// The node, as a handle the API can keep.
@@ -122,6 +124,53 @@ impl Node for NodeHandle {
         self.0.metrics().boxed()
     }
 
+    fn registry(&self) -> Arc<dyn Registry> {
+        Arc::clone(&self.0.registry)
+    }
+
+    fn whereabouts(&self) -> Whereabouts {
+        let node = &self.0;
+        Whereabouts {
+            node: node.id.clone(),
+            host: node.config.advertise.clone(),
+            http_port: node.http_port,
+            is_clustered: node.config.registry.is_shared(),
+        }
+    }
+
+    fn load(&self) -> Load {
+        let (streams, viewers) = self.0.directory().census();
+        Load { streams, viewers, cpu_percent: self.0.cpu_percent.load(Ordering::Relaxed) }
+    }
+
+    fn settings(&self, app: &AppName) -> Arc<AppSettingsRecord> {
+        self.0.settings.of(app)
+    }
+
+    fn store_settings(&self, app: &AppName, settings: AppSettingsRecord) -> BoxFuture<'_, Result<(), RegistryError>> {
+        let app = app.clone();
+        async move { self.0.store_settings(&app, &settings).await }.boxed()
+    }
+
+    fn stop_stream(&self, key: &StreamKey, sentence: String) -> BoxFuture<'_, bool> {
+        match self.0.directory().publisher_of(key) {
+            Some(session) => self.close(&session, EndReason::ByServer(sentence)),
+            None => std::future::ready(false).boxed(),
+        }
+    }
+
+    fn say(&self, key: &StreamKey, text: String) -> BoxFuture<'_, Said> {
+        let key = key.clone();
+        async move { self.0.say(key, text).await }.boxed()
+    }
+
+    fn cluster_secret(&self) -> Option<Secret> {
+        // A key of its own, so that no signed call can pass for a proof of the relay link.
+        let key = self.0.config.cluster_key.as_ref()?;
+        let derived: String = key.derive(b"ClusterAuthorization").iter().map(|byte| format!("{byte:02x}")).collect();
+        Some(Secret::from(derived))
+    }
+
     fn alive(&self) -> bool {
         self.0.shards.iter().all(|shard| !shard.commands.is_closed())
     }
@@ -200,6 +249,23 @@ impl NodeCore {
 
     fn candidates(&self, port: u16) -> Vec<Candidate> {
         Candidate::hosts(self.addresses.iter().map(|ip| std::net::SocketAddr::new(*ip, port)))
+    }
+
+    /// Sends a text to everybody on a stream of ours.
+    async fn say(&self, key: StreamKey, text: String) -> Said {
+        const TEXT_LEN_MAX: usize = ams_rtc::sdp::MAX_MESSAGE_SIZE as usize;
+        if text.len() > TEXT_LEN_MAX {
+            return Said::TooLong(TEXT_LEN_MAX);
+        }
+        let _order = self.in_order().await;
+        let home = {
+            let directory = self.directory();
+            let published = |s: &&LocalStream| matches!(s.origin, Origin::Published { live: true, .. });
+            directory.streams.get(&key).filter(published).map(|stream| stream.home)
+        };
+        let Some(home) = home else { return Said::NotHere };
+        self.command(home, ShardCommand::Say { key, text: text.into() }).await;
+        Said::Sent
     }
 
     async fn restart_ice(&self, session: &SessionId, if_match: &str, fragment: &str) -> Result<Answer, Refusal> {

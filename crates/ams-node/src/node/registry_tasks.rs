@@ -85,20 +85,17 @@ impl NodeCore {
     }
 
     fn node_row(&self, load: &mut system::LoadMeter) -> ClusterNodeRecord {
-        let (streams, viewers) = {
-            let directory = self.directory();
-            let published = directory.streams.values().filter(|s| matches!(s.origin, Origin::Published { .. })).count();
-            let viewers: usize = directory.streams.values().map(|s| s.viewers.len()).sum();
-            (published, viewers)
-        };
+        let (streams, viewers) = self.directory().census();
         let memory = system::memory_mb();
+        let cpu = load.percent().unwrap_or(0);
+        self.cpu_percent.store(u32::try_from(cpu).unwrap_or(100), Ordering::Relaxed);
         let int = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
         ClusterNodeRecord {
             id: self.id.to_string(),
             ip: Some(self.config.advertise.clone()),
             last_update_time: self.wall.ms(),
             memory: memory.map(|(used, total)| format!("{used}/{total}")),
-            cpu: Some(load.percent().unwrap_or(0).to_string()),
+            cpu: Some(cpu.to_string()),
             db_query_average_time_ms: i64::try_from(self.registry.stats().mean_time.as_millis()).unwrap_or(i64::MAX),
             incarnation: Some(self.incarnation.to_string()),
             http_port: self.http_port.into(),

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use super::directory::Directory;
 use super::links::OriginLinks;
 use super::load::ShardLoads;
 use super::port::NodeHandle;
+use super::settings::Settings;
 use super::suspicion::Watched;
 use super::tasks::Tasks;
 use super::{NodeCore, STARTS_KEPT};
@@ -236,6 +237,7 @@ impl NodeCore {
             shards,
             addresses,
             links: OriginLinks::default(),
+            settings: Settings::default(),
             watched: Watched::default(),
             known_nodes: KnownNodes::default(),
             unreleased: Unreleased::default(),
@@ -244,6 +246,7 @@ impl NodeCore {
             starts: broadcast::Sender::new(STARTS_KEPT),
             registry_ok: AtomicBool::new(true),
             heartbeat_lag: AtomicU64::new(0),
+            cpu_percent: AtomicU32::new(0),
             links_refused: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
@@ -267,11 +270,16 @@ impl NodeCore {
         self.tasks.spawn(Arc::clone(self).audience_loop());
         self.tasks.spawn(Arc::clone(self).registry_watch_loop());
         self.tasks.spawn(Arc::clone(self).waiting_loop());
+        self.tasks.spawn(Arc::clone(self).settings_loop());
         self.tasks.spawn(Arc::clone(self).stale_loop());
         self.tasks.spawn(Arc::clone(self).idle_loop());
         self.tasks.spawn(Arc::clone(self).interruptions_loop());
         if let Some(relay) = relay {
             self.tasks.spawn(Arc::clone(self).accept_links(relay));
+        }
+        if self.is_registry_ok() {
+            // Before the first request: an address list must not be open for a moment.
+            let _ = self.read_settings().await;
         }
     }
 

@@ -488,6 +488,7 @@ impl ShardCore {
                     self.close_stream(now, index, reason);
                 }
             }
+            ShardCommand::Say { key, text } => self.say(now, &key, &text),
             ShardCommand::Census(reply) => {
                 let _ = reply.send(self.census());
             }

@@ -152,6 +152,19 @@ impl ShardCore {
         }
     }
 
+    /// The server itself says something, to the publisher and to every viewer.
+    pub(super) fn say(&mut self, now: Instant, key: &StreamKey, text: &Bytes) {
+        let Some(&index) = self.by_key.get(key) else { return };
+        if let Some(Source::Publisher(id)) = self.streams.get(index).map(|stream| &stream.source)
+            && let Some(&at) = self.by_id.get(id)
+            && let Some(Peer { role: Role::Publisher(publisher), .. }) = self.peers.get_mut(at)
+        {
+            self.counts.messages_dropped += publisher.send_message(now, false, text);
+            self.after(now, at, None);
+        }
+        self.hand_out(now, index, None, None, false, text);
+    }
+
     /// A message of a viewer on another shard of this node.
     pub(super) fn sibling_message(&mut self, now: Instant, key: &StreamKey, from: From, binary: bool, data: Bytes) {
         if let Some(&index) = self.by_key.get(key) {

@@ -196,6 +196,13 @@ pub enum ShardCommand {
         /// What links are told.
         reason: EndReason,
     },
+    /// A text goes to everybody on a stream's data channels, its publisher too. This shard is its home.
+    Say {
+        /// The stream.
+        key: StreamKey,
+        /// The text.
+        text: Bytes,
+    },
     /// Count what this shard holds.
     Census(oneshot::Sender<Census>),
     /// Shut everything down: peers are told, links closed, the thread ends.

@@ -4,12 +4,13 @@
 //! (a replica set) name a server; unset, that is said aloud, once each.
 //!
 //! - `bench`: two connections to one fresh registry, and a look behind its back
-//! - `claims`, `races`, `records`, `documents`, `nodes`: the cases
+//! - `claims`, `races`, `records`, `queries`, `documents`, `nodes`: the cases
 
 pub(crate) mod bench;
 mod claims;
 mod documents;
 mod nodes;
+mod queries;
 mod races;
 mod records;
 
@@ -73,6 +74,14 @@ contract! {
         applications_are_apart_whatever_their_case,
         deleting_takes_the_renditions_along,
         a_closed_registry_says_so,
+    }
+    queries: {
+        a_list_shows_what_is_asked_for_in_that_order,
+        live_streams_are_counted_and_summed_up,
+        an_edit_changes_what_it_names_and_makes_nothing,
+        settings_are_every_nodes_and_keep_what_nobody_knows,
+        a_streams_documents_are_its_own,
+        expired_tokens_are_swept_out,
     }
     documents: {
         a_document_with_wrong_types_can_be_read_listed_and_claimed,

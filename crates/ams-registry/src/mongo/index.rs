@@ -13,6 +13,7 @@ use mongodb::{Database, IndexModel};
 use super::error::{DUPLICATE_KEY, INDEX_CONFLICTS, classify, code};
 use crate::claim::EPOCH_MEMORY_MS;
 use crate::error::RegistryError;
+use crate::record::token::Shelf;
 use crate::record::{broadcast, stream_info};
 
 /// Most databases remembered as prepared; more are prepared each time, which is slow and harmless.
@@ -47,7 +48,7 @@ impl Indexes {
     }
 }
 
-fn models() -> [(&'static str, IndexModel); 5] {
+fn models() -> [(&'static str, IndexModel); 10] {
     let plain = |keys: Document| IndexModel::builder().keys(keys).build();
     let with = |keys: Document, options: IndexOptions| IndexModel::builder().keys(keys).options(options).build();
     let unique = IndexOptions::builder().unique(true).name("streamId_unique_index".to_owned()).build();
@@ -59,6 +60,11 @@ fn models() -> [(&'static str, IndexModel); 5] {
         (broadcast::COLLECTION, plain(doc! { "name": "text" })),
         (stream_info::COLLECTION, plain(doc! { "streamId": 1 })),
         (super::EPOCH_COLLECTION, with(doc! { "at": 1 }, forgets)),
+        (broadcast::COLLECTION, plain(doc! { "mainTrackStreamId": 1 })),
+        (Shelf::Tokens.collection(), plain(doc! { "tokenId": 1 })),
+        (Shelf::Tokens.collection(), plain(doc! { "streamId": 1 })),
+        (Shelf::Subscribers.collection(), plain(doc! { "streamId": 1, "subscriberId": 1 })),
+        (Shelf::ConnectionEvents.collection(), plain(doc! { "streamId": 1, "subscriberId": 1 })),
     ]
 }
 

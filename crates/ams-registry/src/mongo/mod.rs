@@ -4,7 +4,8 @@
 //! no transactions, no change streams, each write guarded by what it expects to find.
 //!
 //! - `claims`: a publication's life
-//! - `records`: finding, listing and editing records
+//! - `records`, `query`: finding, listing and editing records
+//! - `settings`: applications' settings, and the streams' small documents
 //! - `nodes`: the nodes' rows
 //! - `convert`, `error`, `index`: documents, driver errors, indexes
 
@@ -13,7 +14,9 @@ pub(crate) mod convert;
 mod error;
 mod index;
 mod nodes;
+mod query;
 mod records;
+pub(crate) mod settings;
 
 use std::fmt;
 use std::future::Future;
@@ -32,10 +35,15 @@ use crate::config::RegistryConfig;
 use crate::error::RegistryError;
 use crate::gate::{Gate, Lane};
 use crate::leftovers::{LeftoverRequest, Leftovers};
+use crate::query::{BroadcastQuery, LiveTotals};
+use crate::record::JsonMap;
 use crate::record::broadcast::{self, BroadcastRecord};
+use crate::record::edit::BroadcastEdit;
 use crate::record::misread::Misreads;
 use crate::record::node::ClusterNodeRecord;
+use crate::record::settings::AppSettingsRecord;
 use crate::record::stream_info::{self, StreamInfoRecord};
+use crate::record::token::Shelf;
 use crate::registry::{Answer, Registry, RegistryStats, StreamLocation, Upserted};
 use crate::status::Status;
 use crate::uri::UriError;
@@ -213,6 +221,28 @@ impl Registry for MongoRegistry {
         self.call("counting broadcasts", self.do_count(app))
     }
 
+    fn query_broadcasts<'a>(
+        &'a self,
+        app: &'a AppName,
+        query: &'a BroadcastQuery,
+        offset: usize,
+        size: usize,
+    ) -> Answer<'a, Vec<BroadcastRecord>> {
+        self.call("searching broadcasts", self.do_query(app, query, offset, size))
+    }
+
+    fn count_matching<'a>(&'a self, app: &'a AppName, query: &'a BroadcastQuery) -> Answer<'a, u64> {
+        self.call("counting broadcasts", self.do_count_matching(app, query))
+    }
+
+    fn live_totals<'a>(&'a self, app: &'a AppName, since_ms: i64) -> Answer<'a, LiveTotals> {
+        self.call("summing up live streams", self.do_live_totals(app, since_ms))
+    }
+
+    fn edit_broadcast<'a>(&'a self, key: &'a StreamKey, edit: &'a BroadcastEdit) -> Answer<'a, Option<Upserted>> {
+        self.call("editing a broadcast", self.do_edit(key, edit))
+    }
+
     fn create_broadcast<'a>(&'a self, key: &'a StreamKey, record: &'a BroadcastRecord) -> Answer<'a, bool> {
         self.call("making a broadcast", self.do_create(key, record))
     }
@@ -253,6 +283,49 @@ impl Registry for MongoRegistry {
 
     fn remove_node<'a>(&'a self, id: &'a NodeId) -> Answer<'a, bool> {
         self.call("removing a node", self.do_remove_node(id))
+    }
+
+    fn list_app_settings(&self) -> Answer<'_, Vec<AppSettingsRecord>> {
+        self.vital("reading applications' settings", self.do_list_app_settings())
+    }
+
+    fn put_app_settings<'a>(&'a self, app: &'a AppName, settings: &'a AppSettingsRecord) -> Answer<'a, ()> {
+        self.call("writing an application's settings", self.do_put_app_settings(app, settings))
+    }
+
+    fn put_document<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        shelf: Shelf,
+        id: &'a str,
+        document: &'a JsonMap,
+    ) -> Answer<'a, Upserted> {
+        self.call("writing a stream's document", self.do_put_document(key, shelf, id, document))
+    }
+
+    fn get_document<'a>(&'a self, key: &'a StreamKey, shelf: Shelf, id: &'a str) -> Answer<'a, Option<JsonMap>> {
+        self.call("reading a stream's document", async move {
+            Ok(self.do_list_documents(key, shelf, Some(id), 0, 1).await?.pop())
+        })
+    }
+
+    fn list_documents<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        shelf: Shelf,
+        id: Option<&'a str>,
+        offset: usize,
+        size: usize,
+    ) -> Answer<'a, Vec<JsonMap>> {
+        self.call("listing a stream's documents", self.do_list_documents(key, shelf, id, offset, size))
+    }
+
+    fn delete_documents<'a>(&'a self, key: &'a StreamKey, shelf: Shelf, id: Option<&'a str>) -> Answer<'a, u64> {
+        self.call("deleting a stream's documents", self.do_delete_documents(key, shelf, id))
+    }
+
+    fn delete_expired_tokens<'a>(&'a self, key: &'a StreamKey, now_secs: i64) -> Answer<'a, u64> {
+        self.call("deleting expired tokens", self.do_delete_expired_tokens(key, now_secs))
     }
 
     fn stats(&self) -> RegistryStats {

@@ -12,6 +12,7 @@ use super::error::{classify, is_duplicate_key};
 use super::{MongoRegistry, convert};
 use crate::error::RegistryError;
 use crate::record::broadcast::{BroadcastRecord, epoch_to_stored};
+use crate::record::edit::BroadcastEdit;
 use crate::registry::{BROADCAST_LIST_MAX, FIND_LIVE_IDS_MAX, StreamLocation, Upserted};
 use crate::status::Status;
 
@@ -126,6 +127,25 @@ impl MongoRegistry {
             }
         }
         Err(RegistryError::Contended { operation: OPERATION })
+    }
+
+    pub(super) async fn do_edit(
+        &self,
+        key: &StreamKey,
+        edit: &BroadcastEdit,
+    ) -> Result<Option<Upserted>, RegistryError> {
+        let filter = doc! { "streamId": key.id.as_str() };
+        let changes = edit.changes();
+        if changes.is_empty() {
+            return Ok(self.do_get(key).await?.map(|_| Upserted::Unchanged));
+        }
+        let done = self.broadcasts(&key.app)?.update_one(filter, convert::update(changes)).await;
+        let done = done.map_err(|e| classify("editing a broadcast", &e))?;
+        Ok(match (done.matched_count, done.modified_count) {
+            (0, _) => None,
+            (_, 0) => Some(Upserted::Unchanged),
+            _ => Some(Upserted::Changed),
+        })
     }
 
     pub(super) async fn do_delete(&self, key: &StreamKey) -> Result<bool, RegistryError> {

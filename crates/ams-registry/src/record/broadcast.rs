@@ -174,7 +174,7 @@ record! {
 }
 
 /// Fields that belong to the publication: changed by claim, mark_live, heartbeat and release, never by an upsert.
-const PUBLICATION_FIELDS: &[&str] = &[
+pub(crate) const PUBLICATION_FIELDS: &[&str] = &[
     "status",
     "publishType",
     "quality",
@@ -225,6 +225,11 @@ impl BroadcastRecord {
     /// Whether a publisher holds the id at `now_ms`: effectively `preparing` or `broadcasting`.
     pub fn is_held(&self, now_ms: i64) -> bool {
         self.effective_status(now_ms).is_held()
+    }
+
+    /// Whether its stored word is `broadcasting`, confirmed at `since` (ms since 1970) or later.
+    pub fn is_broadcasting_since(&self, since: i64) -> bool {
+        self.status.as_deref() == Some(Status::Broadcasting.as_str()) && self.update_time >= since
     }
 
     /// The epoch of the last claim; 0 before the first.

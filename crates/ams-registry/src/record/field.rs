@@ -196,6 +196,18 @@ macro_rules! record {
                 (record, misread)
             }
 
+            /// The field of that name in documents, if there is one.
+            pub fn field_name(name: &str) -> Option<&'static str> {
+                [$( $wire ),*].into_iter().find(|known| *known == name)
+            }
+
+            /// Every field as JSON: known ones always, unset as null, and the unknown ones.
+            pub fn to_json(&self) -> $crate::record::field::JsonMap {
+                let mut shown = self.extra.clone();
+                shown.extend(self.fields().into_iter().map(|(name, field)| (name.to_owned(), field.to_json())));
+                shown
+            }
+
             /// Every known field with its exact type, in the order of the declaration.
             pub(crate) fn fields(&self) -> $crate::record::field::Changes {
                 use $crate::record::field::Stored;

@@ -5,11 +5,17 @@
 //! - [`broadcast`]: a stream, live or not
 //! - [`stream_info`]: one rendition of a live stream
 //! - [`node`]: a node of the cluster
+//! - [`settings`]: an application's settings
+//! - [`token`]: tokens, subscribers and connection events of a stream
+//! - [`edit`]: what REST may write into a stream's record
 
 pub mod broadcast;
+pub mod edit;
 pub(crate) mod field;
 pub(crate) mod misread;
 pub mod node;
+pub mod settings;
 pub mod stream_info;
+pub mod token;
 
 pub use field::JsonMap;

@@ -5,9 +5,10 @@
 //! - `worker`: a thread with a connection
 //! - `in_place`: the same without a thread, for simulations
 //! - `schema`: opening and tables
-//! - `store`: what each call does
+//! - `store`, `query`: what each call does
 
 mod in_place;
+mod query;
 mod schema;
 mod store;
 mod worker;
@@ -32,9 +33,14 @@ use crate::config::RegistryConfig;
 use crate::error::RegistryError;
 use crate::gate::{Gate, Lane};
 use crate::leftovers::{LeftoverRequest, Leftovers};
+use crate::query::{BroadcastQuery, LiveTotals};
+use crate::record::JsonMap;
 use crate::record::broadcast::BroadcastRecord;
+use crate::record::edit::BroadcastEdit;
 use crate::record::misread::Misreads;
 use crate::record::node::ClusterNodeRecord;
+use crate::record::settings::AppSettingsRecord;
+use crate::record::token::Shelf;
 use crate::registry::{Answer, Registry, RegistryStats, StreamLocation, Upserted};
 use crate::status::Status;
 
@@ -214,6 +220,33 @@ impl Registry for SqliteRegistry {
         self.in_app("counting broadcasts", Side::Read, app, |c, scope| store::count(c, scope))
     }
 
+    fn query_broadcasts<'a>(
+        &'a self,
+        app: &'a AppName,
+        query: &'a BroadcastQuery,
+        offset: usize,
+        size: usize,
+    ) -> Answer<'a, Vec<BroadcastRecord>> {
+        let query = query.clone();
+        self.in_app("searching broadcasts", Side::Read, app, move |c, scope| {
+            query::query(c, scope, &query, offset, size)
+        })
+    }
+
+    fn count_matching<'a>(&'a self, app: &'a AppName, query: &'a BroadcastQuery) -> Answer<'a, u64> {
+        let query = query.clone();
+        self.in_app("counting broadcasts", Side::Read, app, move |c, scope| query::count(c, scope, &query))
+    }
+
+    fn live_totals<'a>(&'a self, app: &'a AppName, since_ms: i64) -> Answer<'a, LiveTotals> {
+        self.in_app("summing up live streams", Side::Read, app, move |c, scope| query::live_totals(c, scope, since_ms))
+    }
+
+    fn edit_broadcast<'a>(&'a self, key: &'a StreamKey, edit: &'a BroadcastEdit) -> Answer<'a, Option<Upserted>> {
+        let (id, edit) = (key.id.clone(), edit.clone());
+        self.in_app("editing a broadcast", Side::Write, &key.app, move |c, scope| query::edit(c, scope, &id, &edit))
+    }
+
     fn create_broadcast<'a>(&'a self, key: &'a StreamKey, record: &'a BroadcastRecord) -> Answer<'a, bool> {
         let (id, record) = (key.id.clone(), record.clone());
         self.in_app("making a broadcast", Side::Write, &key.app, move |c, scope| store::create(c, scope, &id, &record))
@@ -272,6 +305,71 @@ impl Registry for SqliteRegistry {
         let id = id.clone();
         self.call(Lane::Call, OPERATION, Side::Write, move |connection, _| {
             store::remove_node(connection, &id).map_err(|error| classify(OPERATION, &error))
+        })
+    }
+
+    fn list_app_settings(&self) -> Answer<'_, Vec<AppSettingsRecord>> {
+        const OPERATION: &str = "reading applications' settings";
+        self.call(Lane::Heartbeat, OPERATION, Side::Read, |connection, misreads| {
+            query::list_app_settings(connection, misreads).map_err(|error| classify(OPERATION, &error))
+        })
+    }
+
+    fn put_app_settings<'a>(&'a self, app: &'a AppName, settings: &'a AppSettingsRecord) -> Answer<'a, ()> {
+        const OPERATION: &str = "writing an application's settings";
+        let (app, settings) = (app.clone(), settings.clone());
+        self.call(Lane::Call, OPERATION, Side::Write, move |connection, misreads| {
+            let written = query::put_app_settings(connection, misreads, &app, &settings);
+            written.map_err(|error| classify(OPERATION, &error))
+        })
+    }
+
+    fn put_document<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        shelf: Shelf,
+        id: &'a str,
+        document: &'a JsonMap,
+    ) -> Answer<'a, Upserted> {
+        let (stream, id, document) = (key.id.clone(), id.to_owned(), document.clone());
+        let put = self.in_app("writing a stream's document", Side::Write, &key.app, move |c, scope| {
+            query::put_document(c, scope, &stream, shelf, &id, &document)
+        });
+        Box::pin(async move { put.await? })
+    }
+
+    fn get_document<'a>(&'a self, key: &'a StreamKey, shelf: Shelf, id: &'a str) -> Answer<'a, Option<JsonMap>> {
+        let (stream, id) = (key.id.clone(), id.to_owned());
+        self.in_app("reading a stream's document", Side::Read, &key.app, move |c, scope| {
+            Ok(query::list_documents(c, scope, &stream, shelf, Some(&id), 0, 1)?.pop())
+        })
+    }
+
+    fn list_documents<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        shelf: Shelf,
+        id: Option<&'a str>,
+        offset: usize,
+        size: usize,
+    ) -> Answer<'a, Vec<JsonMap>> {
+        let (stream, id) = (key.id.clone(), id.map(str::to_owned));
+        self.in_app("listing a stream's documents", Side::Read, &key.app, move |c, scope| {
+            query::list_documents(c, scope, &stream, shelf, id.as_deref(), offset, size)
+        })
+    }
+
+    fn delete_documents<'a>(&'a self, key: &'a StreamKey, shelf: Shelf, id: Option<&'a str>) -> Answer<'a, u64> {
+        let (stream, id) = (key.id.clone(), id.map(str::to_owned));
+        self.in_app("deleting a stream's documents", Side::Write, &key.app, move |c, scope| {
+            query::delete_documents(c, scope, &stream, shelf, id.as_deref())
+        })
+    }
+
+    fn delete_expired_tokens<'a>(&'a self, key: &'a StreamKey, now_secs: i64) -> Answer<'a, u64> {
+        let stream = key.id.clone();
+        self.in_app("deleting expired tokens", Side::Write, &key.app, move |c, scope| {
+            query::delete_expired_tokens(c, scope, &stream, now_secs)
         })
     }
 

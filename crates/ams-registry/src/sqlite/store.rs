@@ -32,24 +32,24 @@ pub(super) struct Scope<'a> {
 pub(super) type Result<T, E = rusqlite::Error> = std::result::Result<T, E>;
 
 /// A row of `broadcast`, as JSON and as a record.
-struct Row {
+pub(super) struct Row {
     id: i64,
-    document: JsonMap,
+    pub(super) document: JsonMap,
     record: BroadcastRecord,
 }
 
-fn parse(text: &str, misreads: &Misreads, collection: &'static str) -> JsonMap {
+pub(super) fn parse(text: &str, misreads: &Misreads, collection: &'static str) -> JsonMap {
     serde_json::from_str(text).unwrap_or_else(|_| misreads.note(collection, (JsonMap::new(), vec!["document"])))
 }
 
 impl Scope<'_> {
-    fn broadcast(self, stream_id: String, text: &str) -> (JsonMap, BroadcastRecord) {
+    pub(super) fn broadcast(self, stream_id: String, text: &str) -> (JsonMap, BroadcastRecord) {
         let document = parse(text, self.misreads, broadcast::COLLECTION);
         let record = self.misreads.note(broadcast::COLLECTION, BroadcastRecord::from_json(document.clone()));
         (document, BroadcastRecord { stream_id, ..record })
     }
 
-    fn find(self, connection: &Connection, stream_id: &str) -> Result<Option<Row>> {
+    pub(super) fn find(self, connection: &Connection, stream_id: &str) -> Result<Option<Row>> {
         let mut query =
             connection.prepare_cached("SELECT rowid, document FROM broadcast WHERE app = ?1 AND stream_id = ?2")?;
         let row = query.query_row(params![self.app, stream_id], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)));
@@ -83,11 +83,11 @@ impl Scope<'_> {
     }
 }
 
-fn text(document: &JsonMap) -> String {
+pub(super) fn text(document: &JsonMap) -> String {
     serde_json::Value::Object(document.clone()).to_string()
 }
 
-fn change(connection: &Connection, mut row: Row, changes: &Changes) -> Result<()> {
+pub(super) fn change(connection: &Connection, mut row: Row, changes: &Changes) -> Result<()> {
     apply(&mut row.document, changes);
     let mut query = connection.prepare_cached("UPDATE broadcast SET document = ?2 WHERE rowid = ?1")?;
     query.execute(params![row.id, text(&row.document)]).map(|_| ())

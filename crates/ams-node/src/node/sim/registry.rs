@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ams_registry::{
-    Answer, BroadcastRecord, Claim, ClaimError, ClaimRequest, ClusterNodeRecord, InPlaceRegistry, Lease,
-    LeftoverRequest, Leftovers, LiveInfo, Registry, RegistryConfig, RegistryError, RegistryStats, ReleaseReason,
-    Released, Status, StreamLocation, StreamQuality, Upserted,
+    Answer, AppSettingsRecord, BroadcastEdit, BroadcastQuery, BroadcastRecord, Claim, ClaimError, ClaimRequest,
+    ClusterNodeRecord, InPlaceRegistry, JsonMap, Lease, LeftoverRequest, Leftovers, LiveInfo, LiveTotals, Registry,
+    RegistryConfig, RegistryError, RegistryStats, ReleaseReason, Released, Shelf, Status, StreamLocation,
+    StreamQuality, Upserted,
 };
 use ams_types::{AppName, Epoch, NodeId, StreamId, StreamKey};
 use futures_util::future::BoxFuture;
@@ -239,6 +240,69 @@ impl Registry for Client {
 
     fn remove_node<'a>(&'a self, id: &'a NodeId) -> Answer<'a, bool> {
         self.call("removing a node", async move { self.inner.remove_node(id).await })
+    }
+
+    fn query_broadcasts<'a>(
+        &'a self,
+        app: &'a AppName,
+        query: &'a BroadcastQuery,
+        offset: usize,
+        size: usize,
+    ) -> Answer<'a, Vec<BroadcastRecord>> {
+        self.call("searching", async move { self.inner.query_broadcasts(app, query, offset, size).await })
+    }
+
+    fn count_matching<'a>(&'a self, app: &'a AppName, query: &'a BroadcastQuery) -> Answer<'a, u64> {
+        self.call("counting", async move { self.inner.count_matching(app, query).await })
+    }
+
+    fn live_totals<'a>(&'a self, app: &'a AppName, since_ms: i64) -> Answer<'a, LiveTotals> {
+        self.call("counting", async move { self.inner.live_totals(app, since_ms).await })
+    }
+
+    fn edit_broadcast<'a>(&'a self, key: &'a StreamKey, edit: &'a BroadcastEdit) -> Answer<'a, Option<Upserted>> {
+        self.call("editing a record", async move { self.inner.edit_broadcast(key, edit).await })
+    }
+
+    fn list_app_settings(&self) -> Answer<'_, Vec<AppSettingsRecord>> {
+        self.call("reading settings", async move { self.inner.list_app_settings().await })
+    }
+
+    fn put_app_settings<'a>(&'a self, app: &'a AppName, settings: &'a AppSettingsRecord) -> Answer<'a, ()> {
+        self.call("writing settings", async move { self.inner.put_app_settings(app, settings).await })
+    }
+
+    fn put_document<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        shelf: Shelf,
+        id: &'a str,
+        document: &'a JsonMap,
+    ) -> Answer<'a, Upserted> {
+        self.call("writing a document", async move { self.inner.put_document(key, shelf, id, document).await })
+    }
+
+    fn get_document<'a>(&'a self, key: &'a StreamKey, shelf: Shelf, id: &'a str) -> Answer<'a, Option<JsonMap>> {
+        self.call("reading a document", async move { self.inner.get_document(key, shelf, id).await })
+    }
+
+    fn list_documents<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        shelf: Shelf,
+        id: Option<&'a str>,
+        offset: usize,
+        size: usize,
+    ) -> Answer<'a, Vec<JsonMap>> {
+        self.call("listing documents", async move { self.inner.list_documents(key, shelf, id, offset, size).await })
+    }
+
+    fn delete_documents<'a>(&'a self, key: &'a StreamKey, shelf: Shelf, id: Option<&'a str>) -> Answer<'a, u64> {
+        self.call("deleting documents", async move { self.inner.delete_documents(key, shelf, id).await })
+    }
+
+    fn delete_expired_tokens<'a>(&'a self, key: &'a StreamKey, now_secs: i64) -> Answer<'a, u64> {
+        self.call("deleting tokens", async move { self.inner.delete_expired_tokens(key, now_secs).await })
     }
 
     fn stats(&self) -> RegistryStats {

@@ -96,3 +96,14 @@ fn who_talks_without_end_is_not_listened_to_without_end() {
     assert!((200..=230).contains(&heard), "a burst, then what a viewer may say in the time: {heard}");
     assert_eq!(world.census(0).messages_dropped as usize, 600 - heard);
 }
+
+#[test]
+fn what_the_server_says_is_heard_by_all() {
+    let (mut world, publisher, viewers) = cluster();
+    let key = super::harness::key("s");
+    world.command(0, crate::shard::protocol::ShardCommand::Say { key, text: "from the server".into() });
+    world.settle();
+    for client in [publisher].into_iter().chain(viewers) {
+        assert_eq!(heard(&world, client), ["from the server"], "client {client}");
+    }
+}
