@@ -5,27 +5,39 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::sources::{files, root, rust};
 
 /// A crate and the crates of ours it may depend on, tests and benches included.
-const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
     ("ams-types", &[]),
     ("ams-media", &["ams-types"]),
     ("ams-signal", &["ams-types"]),
     ("ams-rtc", &["ams-types", "ams-media"]),
     ("ams-relay", &["ams-types", "ams-media"]),
     ("ams-registry", &["ams-types"]),
-    ("ams-api", &["ams-types", "ams-signal", "ams-registry"]),
+    ("ams-access", &["ams-types"]),
+    ("ams-api", &["ams-types", "ams-signal", "ams-registry", "ams-access"]),
     (
         "ams-node",
-        &["ams-types", "ams-media", "ams-signal", "ams-rtc", "ams-relay", "ams-registry", "ams-api", "ams-testkit"],
+        &[
+            "ams-types",
+            "ams-media",
+            "ams-signal",
+            "ams-rtc",
+            "ams-relay",
+            "ams-registry",
+            "ams-access",
+            "ams-api",
+            "ams-testkit",
+        ],
     ),
 ];
 
 /// What a crate must never see, whoever else uses it.
-const NEVER_SEES: [(&str, &[&str]); 6] = [
+const NEVER_SEES: [(&str, &[&str]); 7] = [
     ("ams-types", &["tokio", "serde_json", "axum", "mongodb"]),
     ("ams-media", &["tokio", "socket2", "serde_json", "axum", "mongodb"]),
     ("ams-signal", &["tokio", "axum", "mongodb", "rusqlite"]),
     ("ams-rtc", &["axum", "http", "serde_json", "mongodb", "rusqlite"]),
     ("ams-relay", &["axum", "http", "serde_json", "mongodb", "rusqlite"]),
+    ("ams-access", &["tokio", "axum", "http", "hyper", "socket2", "mongodb", "rusqlite", "rand"]),
     ("ams-api", &["mongodb", "rusqlite", "quinn-udp"]),
 ];
 
