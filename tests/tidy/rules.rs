@@ -51,7 +51,9 @@ fn no_file_holds_two_ideas() {
 fn cores_ask_no_clock_and_throw_no_dice() {
     let pure = |path: &str| {
         let relay = ["wire/", "session/", "queue/", "handshake.rs", "keepalive.rs"];
-        ["ams-types", "ams-media", "ams-signal", "ams-access"].iter().any(|c| path.starts_with(&format!("crates/{c}/src/")))
+        ["ams-types", "ams-media", "ams-signal", "ams-access"]
+            .iter()
+            .any(|c| path.starts_with(&format!("crates/{c}/src/")))
             || relay.iter().any(|part| path.starts_with(&format!("crates/ams-relay/src/{part}")))
     };
     for source in rust().iter().filter(|s| pure(&s.path)) {
@@ -88,7 +90,9 @@ fn nothing_is_left_for_later() {
 #[test]
 fn nothing_outside_can_make_a_core_panic() {
     let cores = |path: &str| {
-        ["ams-media", "ams-rtc", "ams-relay", "ams-access"].iter().any(|c| path.starts_with(&format!("crates/{c}/src/")))
+        ["ams-media", "ams-rtc", "ams-relay", "ams-access"]
+            .iter()
+            .any(|c| path.starts_with(&format!("crates/{c}/src/")))
     };
     for source in rust().iter().filter(|s| cores(&s.path) && !s.path.ends_with("testpeer.rs")) {
         for word in [".unwrap()", ".expect(", "panic!("] {

@@ -14,6 +14,7 @@
 mod base32;
 pub mod cidr;
 pub mod hash;
+mod id128;
 pub mod jwt;
 pub mod lockout;
 pub mod password;

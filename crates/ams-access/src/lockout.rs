@@ -12,6 +12,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
+use crate::id128::hex_id;
 use crate::time::UnixMs;
 
 /// How many failures cost how much time.
@@ -94,17 +95,13 @@ impl Attempts {
         }
         merged
     }
-
-    /// Whether it says nothing any more.
-    fn is_over(&self, now: UnixMs, policy: &LockoutPolicy) -> bool {
-        self.blocked_for(now).is_none() && now.since(self.last.max(self.cleared)) > policy.forget
-    }
 }
 
 /// What is counted under: of fixed length, so that names of any length take no more room, and without the name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LockKey(u128);
+
+hex_id!(LockKey);
 
 impl LockKey {
     /// Tries for `account` from `address`. Accounts are compared as AMS compares them, exactly.
@@ -124,13 +121,6 @@ impl LockKey {
     }
 }
 
-impl std::fmt::Display for LockKey {
-    /// A name for a record: 32 hex digits.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
-
 /// Whoever has one IPv6 address has 2⁶⁴.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -147,86 +137,149 @@ pub struct Blocked {
     pub wait: Duration,
 }
 
+/// Time after which a try that was admitted and never came to an end counts no more.
+const PENDING_MAX: Duration = Duration::from_secs(10);
+
+/// A key's count, and the tries whose passwords are being checked right now.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    attempts: Attempts,
+    pending: u32,
+    admitted: UnixMs,
+}
+
+impl Entry {
+    /// Why another try must wait. Where one more failure would block, one try runs at a time: a hundred at once must
+    /// not get a hundred answers.
+    fn wait(&self, now: UnixMs, failures_max: u32) -> Option<Duration> {
+        let pending = if now.since(self.admitted) > PENDING_MAX { 0 } else { self.pending };
+        let crowded = pending > 0 && self.attempts.failures.saturating_add(pending) >= failures_max;
+        self.attempts.blocked_for(now).or(crowded.then_some(Duration::from_secs(1)))
+    }
+
+    fn begin(&mut self, now: UnixMs) {
+        let stale = now.since(self.admitted) > PENDING_MAX;
+        self.pending = if stale { 1 } else { self.pending.saturating_add(1) };
+        self.admitted = self.admitted.max(now);
+    }
+
+    fn end(&mut self) {
+        self.pending = self.pending.saturating_sub(1);
+    }
+
+    /// Whether it says nothing any more.
+    fn is_over(&self, now: UnixMs, policy: &LockoutPolicy) -> bool {
+        let counts = self.attempts;
+        let last = counts.last.max(counts.cleared);
+        let quiet = counts.failures == 0 && last == UnixMs(0) || now.since(last) > policy.forget;
+        quiet && counts.blocked_for(now).is_none() && (self.pending == 0 || now.since(self.admitted) > PENDING_MAX)
+    }
+}
+
 /// All counts of a node. Bounded: when it is full, what matters least is forgotten.
+///
+/// [`admit`](Self::admit) a try, check the password, then say [`failed`](Self::failed) or
+/// [`succeeded`](Self::succeeded).
 #[derive(Clone, Debug)]
 pub struct Lockout {
     policy: LockoutPolicy,
-    attempts: HashMap<LockKey, Attempts>,
+    entries: HashMap<LockKey, Entry>,
     entries_max: usize,
 }
 
 impl Lockout {
-    /// Counts under `policy` for at most `entries_max` keys (of about 70 bytes).
+    /// Counts under `policy` for at most `entries_max` keys (of about 100 bytes).
     pub fn new(policy: LockoutPolicy, entries_max: usize) -> Self {
-        Self { policy, attempts: HashMap::new(), entries_max: entries_max.max(8) }
+        Self { policy, entries: HashMap::new(), entries_max: entries_max.max(8) }
     }
 
-    /// Whether a try for `account` from `address` is heard. Ask before the password is checked; a refused try is not
-    /// counted.
+    /// Whether a try for `account` from `address` is heard. A refused try is not counted.
     ///
     /// # Errors
     /// [`Blocked`], with the time to wait.
-    pub fn admit(&self, account: &str, address: IpAddr, now: UnixMs) -> Result<(), Blocked> {
-        let keys = [LockKey::account(account, address), LockKey::address(address)];
-        let waits = keys.iter().filter_map(|key| self.attempts.get(key)?.blocked_for(now));
-        waits.max().map_or(Ok(()), |wait| Err(Blocked { wait }))
+    pub fn admit(&mut self, account: &str, address: IpAddr, now: UnixMs) -> Result<(), Blocked> {
+        if let Some(wait) = self.blocked_for(account, address, now) {
+            return Err(Blocked { wait });
+        }
+        self.make_room(now);
+        for (key, _) in self.keys(account, address) {
+            self.entries.entry(key).or_default().begin(now);
+        }
+        Ok(())
+    }
+
+    /// How long a try would not be heard; `None` if it would. For `GET /users/{mail}/blocked`.
+    pub fn blocked_for(&self, account: &str, address: IpAddr, now: UnixMs) -> Option<Duration> {
+        let keys = self.keys(account, address).into_iter();
+        keys.filter_map(|(key, failures_max)| self.entries.get(&key)?.wait(now, failures_max)).max()
     }
 
     /// Counts a wrong password. Returns what changed, for sharing.
     pub fn failed(&mut self, account: &str, address: IpAddr, now: UnixMs) -> [(LockKey, Attempts); 2] {
         self.make_room(now);
-        let mut count = |key: LockKey, failures_max| {
-            let attempts = self.attempts.entry(key).or_default();
-            attempts.failed(now, failures_max, &self.policy);
-            (key, *attempts)
-        };
-        [
-            count(LockKey::account(account, address), self.policy.failures_max),
-            count(LockKey::address(address), self.policy.address_failures_max),
-        ]
+        let policy = self.policy;
+        self.keys(account, address).map(|(key, failures_max)| {
+            let entry = self.entries.entry(key).or_default();
+            entry.end();
+            entry.attempts.failed(now, failures_max, &policy);
+            (key, entry.attempts)
+        })
     }
 
     /// Notes a right password. Returns what changed, for sharing. The address's own count stays: who knows one
     /// password may not guess others with its help.
     pub fn succeeded(&mut self, account: &str, address: IpAddr, now: UnixMs) -> Option<(LockKey, Attempts)> {
+        for (key, _) in self.keys(account, address) {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.end();
+            }
+        }
         let key = LockKey::account(account, address);
-        let attempts = self.attempts.get_mut(&key)?;
-        attempts.succeeded(now);
-        Some((key, *attempts))
+        let entry = self.entries.get_mut(&key).filter(|entry| entry.attempts.failures > 0)?;
+        entry.attempts.succeeded(now);
+        Some((key, entry.attempts))
     }
 
     /// Takes in what another node counted.
     pub fn merge(&mut self, key: LockKey, theirs: Attempts, now: UnixMs) {
         self.make_room(now);
-        let ours = self.attempts.entry(key).or_default();
+        let ours = &mut self.entries.entry(key).or_default().attempts;
         *ours = ours.merged(theirs);
     }
 
     /// How many keys are counted.
     pub fn len(&self) -> usize {
-        self.attempts.len()
+        self.entries.len()
     }
 
     /// Whether nothing is.
     pub fn is_empty(&self) -> bool {
-        self.attempts.is_empty()
+        self.entries.is_empty()
+    }
+
+    fn keys(&self, account: &str, address: IpAddr) -> [(LockKey, u32); 2] {
+        [
+            (LockKey::account(account, address), self.policy.failures_max),
+            (LockKey::address(address), self.policy.address_failures_max),
+        ]
     }
 
     /// Room for two more entries: what is over goes; if that is not enough, the eighth with the fewest failures, the
     /// oldest of them first.
     fn make_room(&mut self, now: UnixMs) {
-        if self.attempts.len() + 2 <= self.entries_max {
+        if self.entries.len() + 2 <= self.entries_max {
             return;
         }
         let policy = self.policy;
-        self.attempts.retain(|_, attempts| !attempts.is_over(now, &policy));
-        if self.attempts.len() + 2 <= self.entries_max {
+        self.entries.retain(|_, entry| !entry.is_over(now, &policy));
+        if self.entries.len() + 2 <= self.entries_max {
             return;
         }
-        let mut ranked: Vec<_> = self.attempts.iter().map(|(key, a)| (a.failures, a.last, *key)).collect();
+        let rank = |(key, entry): (&LockKey, &Entry)| (entry.attempts.failures, entry.attempts.last, *key);
+        let mut ranked: Vec<_> = self.entries.iter().map(rank).collect();
         ranked.sort_unstable();
         for (.., key) in ranked.into_iter().take(self.entries_max / 8 + 2) {
-            self.attempts.remove(&key);
+            self.entries.remove(&key);
         }
     }
 }
@@ -256,13 +309,44 @@ mod tests {
         let (mut lockout, here) = (lockout(), ip("10.0.0.1"));
         for _ in 0..2 {
             lockout.failed("admin", here, T0);
-            assert_eq!(lockout.admit("admin", here, T0), Ok(()));
+            assert_eq!(lockout.blocked_for("admin", here, T0), None);
         }
         lockout.failed("admin", here, T0);
         let blocked = lockout.admit("admin", here, T0).unwrap_err();
         assert_eq!(blocked.to_string(), "Too many login attempts. User is blocked for 300 secs");
-        assert!(lockout.admit("admin", here, at(299)).is_err());
-        assert_eq!(lockout.admit("admin", here, at(300)), Ok(()));
+        assert!(lockout.blocked_for("admin", here, at(299)).is_some());
+        assert_eq!(lockout.blocked_for("admin", here, at(300)), None);
+    }
+
+    #[test]
+    fn a_hundred_tries_at_once_get_few_answers() {
+        let (mut lockout, here) = (lockout(), ip("10.0.0.1"));
+        let heard = (0..100).filter(|_| lockout.admit("admin", here, T0).is_ok()).count();
+        assert_eq!(heard, 3);
+        for _ in 0..3 {
+            lockout.failed("admin", here, T0);
+        }
+        assert!(lockout.admit("admin", here, T0).is_err());
+        let heard = (0..100).filter(|_| lockout.admit("admin", here, at(300)).is_ok()).count();
+        assert_eq!(heard, 1, "one at a time from then on");
+        lockout.succeeded("admin", here, at(300));
+        assert!(lockout.admit("admin", here, at(300)).is_ok());
+
+        let mut lockout = self::lockout();
+        let heard = (0..100).filter(|n| lockout.admit(&format!("user{n}"), here, T0).is_ok()).count();
+        assert_eq!(heard, 30, "over all accounts too");
+        assert!(lockout.admit("user", here, at(11)).is_ok(), "tries that never came to an end");
+    }
+
+    #[test]
+    fn logins_that_go_well_leave_nothing_for_long() {
+        let mut lockout = Lockout::new(LockoutPolicy::default(), 100);
+        for n in 0..1000 {
+            let user = format!("user{n}");
+            lockout.admit(&user, ip("10.0.0.1"), T0).unwrap();
+            assert_eq!(lockout.succeeded(&user, ip("10.0.0.1"), T0), None);
+            assert!(lockout.len() <= 100);
+        }
     }
 
     #[test]
@@ -271,8 +355,8 @@ mod tests {
         for n in 0..100 {
             lockout.failed("admin", ip("6.6.6.6"), at(n));
         }
-        assert!(lockout.admit("admin", ip("6.6.6.6"), at(100)).is_err());
-        assert_eq!(lockout.admit("admin", ip("10.0.0.1"), at(100)), Ok(()));
+        assert!(lockout.blocked_for("admin", ip("6.6.6.6"), at(100)).is_some());
+        assert_eq!(lockout.blocked_for("admin", ip("10.0.0.1"), at(100)), None);
     }
 
     #[test]
@@ -283,14 +367,14 @@ mod tests {
         lockout.failed("admin", here, now);
         for want in [300, 600, 1200, 2400, 3600, 3600] {
             lockout.failed("admin", here, now);
-            let wait = lockout.admit("admin", here, now).unwrap_err().wait;
+            let wait = lockout.blocked_for("admin", here, now).unwrap();
             assert_eq!(wait, Duration::from_secs(want));
             now = now.plus(wait);
-            assert!(lockout.admit("admin", here, now).is_ok());
+            assert!(lockout.blocked_for("admin", here, now).is_none());
         }
         now = now.plus(Duration::from_secs(6 * 3600));
         lockout.failed("admin", here, now);
-        assert!(lockout.admit("admin", here, now).is_ok(), "one failure after a quiet night");
+        assert!(lockout.blocked_for("admin", here, now).is_none(), "one failure after a quiet night");
     }
 
     #[test]
@@ -301,16 +385,16 @@ mod tests {
             lockout.failed(&format!("user{n}"), here, T0);
             lockout.succeeded("mine", here, T0);
         }
-        assert!(lockout.admit("user0", here, T0).is_err(), "thirty failures of one address");
-        assert!(lockout.admit("mine", here, T0).is_err());
-        assert!(lockout.admit("mine", ip("10.0.0.2"), T0).is_ok());
+        assert!(lockout.blocked_for("user0", here, T0).is_some(), "thirty failures of one address");
+        assert!(lockout.blocked_for("mine", here, T0).is_some());
+        assert!(lockout.blocked_for("mine", ip("10.0.0.2"), T0).is_none());
 
         let mut lockout = self::lockout();
         lockout.failed("a", here, T0);
         lockout.failed("a", here, T0);
         assert_eq!(lockout.succeeded("a", here, at(1)).unwrap().1.failures, 0);
         lockout.failed("a", here, at(2));
-        assert!(lockout.admit("a", here, at(2)).is_ok());
+        assert!(lockout.blocked_for("a", here, at(2)).is_none());
         assert_eq!(lockout.succeeded("nobody", here, T0), None, "a success makes no entry");
     }
 
@@ -320,8 +404,8 @@ mod tests {
         for n in 0..3 {
             lockout.failed("admin", ip(&format!("2001:db8::{n}")), T0);
         }
-        assert!(lockout.admit("admin", ip("2001:db8::ffff"), T0).is_err());
-        assert!(lockout.admit("admin", ip("2001:db8:0:1::1"), T0).is_ok());
+        assert!(lockout.blocked_for("admin", ip("2001:db8::ffff"), T0).is_some());
+        assert!(lockout.blocked_for("admin", ip("2001:db8:0:1::1"), T0).is_none());
         assert_eq!(LockKey::address(ip("::ffff:10.0.0.1")), LockKey::address(ip("10.0.0.1")));
         assert_ne!(LockKey::account("a", ip("10.0.0.1")), LockKey::account("b", ip("10.0.0.1")));
     }
@@ -334,10 +418,10 @@ mod tests {
                 two.merge(key, attempts, at(n));
             }
         }
-        assert!(two.admit("admin", here, at(3)).is_err());
+        assert!(two.blocked_for("admin", here, at(3)).is_some());
         let (key, cleared) = one.succeeded("admin", here, at(4)).unwrap();
         two.merge(key, cleared, at(4));
-        assert!(two.admit("admin", here, at(4)).is_ok());
+        assert!(two.blocked_for("admin", here, at(4)).is_none());
         let json = serde_json::to_string(&(key, cleared)).unwrap();
         assert_eq!(serde_json::from_str::<(LockKey, Attempts)>(&json).unwrap(), (key, cleared));
     }
@@ -353,7 +437,7 @@ mod tests {
             lockout.failed(&"x".repeat(1000), flood(n), at(1));
             assert!(lockout.len() <= 100);
         }
-        assert!(lockout.admit("admin", victim, at(2)).is_err(), "three failures outlive single ones");
+        assert!(lockout.blocked_for("admin", victim, at(2)).is_some(), "three failures outlive single ones");
     }
 
     fn attempts() -> impl Strategy<Value = Attempts> {

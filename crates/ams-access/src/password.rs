@@ -150,7 +150,13 @@ pub fn check(stored: &StoredPassword, sent: &Secret, policy: &PasswordPolicy) ->
     let canonical = match &hash {
         _ if sent.expose().is_empty() || sent.expose().len() > PASSWORD_LEN_MAX => None,
         Some(hash) => with_argon(hash, sent.expose()),
-        None => with_legacy(stored.password.expose(), sent.expose(), policy),
+        None => {
+            let found = with_legacy(stored.password.expose(), sent.expose(), policy);
+            if found.is_none() {
+                check_nobody(sent, policy);
+            }
+            found
+        }
     };
     let retires = policy.legacy == LegacyField::Retired && is_md5(stored.password.expose());
     let outdated = hash.is_none_or(|hash| hash.cost != policy.cost) || retires;
@@ -158,17 +164,23 @@ pub fn check(stored: &StoredPassword, sent: &Secret, policy: &PasswordPolicy) ->
     PasswordVerdict { ok, must_rehash: ok && outdated, reset_seen, canonical }
 }
 
-/// Takes as long as [`check`] for a user who is there, so that answers do not tell who is.
+/// Takes as long as [`check`] of a wrong password, so that answers do not tell who is there.
 pub fn check_nobody(sent: &Secret, policy: &PasswordPolicy) -> PasswordVerdict {
-    let sent = sent.expose().get(..PASSWORD_LEN_MAX).unwrap_or(sent.expose());
-    let _ = std::hint::black_box(argon::hash(sent.as_bytes(), &[0; 16], policy.cost));
+    if sent.expose().len() <= PASSWORD_LEN_MAX {
+        for candidate in candidates(sent.expose()) {
+            std::hint::black_box(argon::hash(candidate.as_bytes(), &[0; 16], policy.cost));
+        }
+    }
     PasswordVerdict::default()
 }
 
 fn with_argon(hash: &argon::Hash, sent: &str) -> Option<Canonical> {
-    let typed = || md5_hex(sent);
-    let mut candidates = is_md5(sent).then(|| sent.to_owned()).into_iter().chain(std::iter::once_with(typed));
-    candidates.find(|candidate| hash.matches(candidate.as_bytes())).map(Canonical)
+    candidates(sent).find(|candidate| hash.matches(candidate.as_bytes())).map(Canonical)
+}
+
+/// What may be stored of what was sent: itself if it can be the panel's sum, and its sum.
+fn candidates(sent: &str) -> impl Iterator<Item = String> {
+    is_md5(sent).then(|| sent.to_owned()).into_iter().chain(std::iter::once_with(|| md5_hex(sent)))
 }
 
 /// AMS's chain. All forms are always compared.

@@ -106,12 +106,12 @@ pub struct Forbidden;
 /// Whether nobody needs to be logged in for this, as the panel before its login.
 pub fn is_public(method: &str, path: &str) -> bool {
     let Some(segments) = segments(path) else { return false };
-    match (method, segments.as_slice()) {
-        ("GET", ["rest", "v2", "authentication-status" | "first-login-status" | "liveness"]) => true,
-        ("GET", ["rest", "v2", "users", _, "blocked"]) => true,
-        ("POST", ["rest", "v2", "users", "initial" | "authenticate"]) => true,
-        _ => false,
-    }
+    matches!(
+        (method, segments.as_slice()),
+        ("GET", ["rest", "v2", "authentication-status" | "first-login-status" | "liveness"])
+            | ("GET", ["rest", "v2", "users", _, "blocked"])
+            | ("POST", ["rest", "v2", "users", "initial" | "authenticate"])
+    )
 }
 
 /// Whether `user` may ask for this. `path` is without its query, in the form clients sent it.
@@ -160,7 +160,7 @@ fn segments(path: &str) -> Option<Vec<&str>> {
     };
     // What the rules look at is never written with escapes.
     let deciding = segments.iter().take(3).all(|segment| !segment.contains('%'));
-    (deciding && segments.iter().all(|segment| is_plain(segment))).then_some(segments)
+    (deciding && segments.iter().all(is_plain)).then_some(segments)
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ use crate::time::UnixMs;
 /// Most sessions, and most users, remembered one by one.
 pub const REVOCATIONS_MAX: usize = 4096;
 
-/// What is revoked. Serialisable; two are put together with [`merge`](Self::merge).
+/// What is revoked. Serialisable as JSON text (users' names are keys), and two are put together with
+/// [`merge`](Self::merge): a node may share its whole list, or one of a single entry for every entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Revocations {
