@@ -29,9 +29,10 @@ pub use self::one_time::{Consume, Consumption, StoredToken};
 pub use self::settings::{AccessPolicy, AccessSettings};
 use crate::cidr::{CidrError, CidrList};
 use crate::hash;
-use crate::jwt::{Check, Hs256Key, JwtError};
+use crate::jwt::{Check, Claims, Hs256Key, JwtError};
 use crate::purpose::Purpose;
 use crate::secret::Secret;
+use crate::time::UnixMs;
 use crate::totp::{Period, TotpSecret};
 
 /// Longest subscriber id and one-time token that are looked up, in bytes.
@@ -214,21 +215,69 @@ impl StreamRules {
             Fact::Missing => None,
             Fact::Unknown => return Err(Denial::DataStore),
         };
-        let own = subscriber.filter(|subscriber| !subscriber.b32_secret.is_blank());
-        let secret = match own {
-            Some(own) => TotpSecret::from_base32(&own.b32_secret).map_err(|_| Denial::SubscriberSecret)?,
-            None => {
-                let (setting, secret) = self.settings.time_token_secret(request.purpose);
-                TotpSecret::derived(secret, id, request.stream_id, request.purpose)
-                    .map_err(|_| Denial::Misconfigured { setting })?
-            }
-        };
-        // Only who has a secret of their own may have a period of their own.
-        let period = own.and_then(|own| own.totp_period_secs).unwrap_or(self.settings.time_token_period);
-        if secret.verify(code.expose(), Period::from_secs(period), request.now).is_none() {
+        let (secret, period) = self.code_source(subscriber, id, request.stream_id, request.purpose)?;
+        if secret.verify(code.expose(), period, request.now).is_none() {
             return Err(Denial::Code);
         }
         subscriber.map_or(Ok(()), |subscriber| subscriber.check_use(request))
+    }
+
+    /// The present code of a subscriber, recorded or not: what `GET …/subscribers/{id}/totp` answers.
+    ///
+    /// # Errors
+    /// [`Denial::SubscriberSecret`] or [`Denial::Misconfigured`] when there is nothing to make it from.
+    pub fn code(
+        &self,
+        subscriber: Option<&SubscriberFacts>,
+        subscriber_id: &str,
+        stream_id: &str,
+        purpose: Purpose,
+        now: UnixMs,
+    ) -> Result<String, Denial> {
+        let (secret, period) = self.code_source(subscriber, subscriber_id, stream_id, purpose)?;
+        Ok(secret.code(period, now))
+    }
+
+    /// The subscriber's own secret, or one made from the application's. Only who has a secret of their own may have a
+    /// period of their own.
+    fn code_source(
+        &self,
+        subscriber: Option<&SubscriberFacts>,
+        id: &str,
+        stream_id: &str,
+        purpose: Purpose,
+    ) -> Result<(TotpSecret, Period), Denial> {
+        let whole = self.settings.time_token_period;
+        match subscriber.filter(|subscriber| !subscriber.b32_secret.is_blank()) {
+            Some(own) => {
+                let secret = TotpSecret::from_base32(&own.b32_secret).map_err(|_| Denial::SubscriberSecret)?;
+                Ok((secret, Period::from_secs(own.totp_period_secs.unwrap_or(whole))))
+            }
+            None => {
+                let (setting, secret) = self.settings.time_token_secret(purpose);
+                let secret = TotpSecret::derived(secret, id, stream_id, purpose);
+                Ok((secret.map_err(|_| Denial::Misconfigured { setting })?, Period::from_secs(whole)))
+            }
+        }
+    }
+
+    /// A JWT that opens a stream, or a room: what `GET …/{id}/jwt-token` answers.
+    ///
+    /// # Errors
+    /// [`Denial::Misconfigured`] while the application's key is unset or too short.
+    pub fn sign_jwt(
+        &self,
+        stream_id: &str,
+        purpose: Purpose,
+        room: Option<&str>,
+        expire_secs: u64,
+    ) -> Result<Secret, Denial> {
+        let key = self.jwt_key.as_ref().map_err(|_| Denial::Misconfigured { setting: "jwtStreamSecretKey" })?;
+        let mut claims = Claims::until(expire_secs).and("streamId", stream_id).and("type", purpose.as_str());
+        if let Some(room) = room.filter(|room| !room.is_empty()) {
+            claims = claims.and("roomId", room);
+        }
+        Ok(key.sign(&claims).into())
     }
 
     fn check_ingesting(&self, facts: &Facts) -> Result<(), Denial> {

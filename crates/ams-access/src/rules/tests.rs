@@ -5,8 +5,6 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::jwt::Claims;
-use crate::time::UnixMs;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 const NOW: UnixMs = UnixMs(1_000_000_000);
@@ -409,6 +407,31 @@ fn the_webhook_has_the_last_word_and_is_asked_last() {
     facts.webhook = Some(true);
     assert!(allowed(hooked.decide(&me, &facts)).consume.is_some());
     allowed(hooked.decide(&request(Purpose::Play), &Facts::default()));
+}
+
+#[test]
+fn what_the_rules_make_they_accept() {
+    let strict = rules(&format!(
+        r#"{{"playJwtControlEnabled":true,"jwtStreamSecretKey":"{KEY}","enableTimeTokenForPlay":true,
+            "timeTokenSecretForPlay":"secret"}}"#
+    ));
+    let code = Secret::from(strict.code(None, "sub1", "stream1", Purpose::Play, NOW).unwrap());
+    for (room, stream_id) in [(None, "stream1"), (Some("stream1"), "stream2")] {
+        let token = strict.sign_jwt(stream_id, Purpose::Play, room, NOW.secs() + 1).unwrap();
+        let me = Request {
+            token: Some(&token),
+            subscriber_id: Some("sub1"),
+            subscriber_code: Some(&code),
+            ..request(Purpose::Play)
+        };
+        let facts = Facts { subscriber: Fact::Missing, ..Facts::default() };
+        assert!(allowed(strict.decide(&me, &facts)).subscriber_proven);
+    }
+    let unset = rules("{}");
+    let jwt = unset.sign_jwt("stream1", Purpose::Play, None, 1).unwrap_err();
+    assert_eq!(jwt, Denial::Misconfigured { setting: "jwtStreamSecretKey" });
+    let code = unset.code(None, "sub1", "stream1", Purpose::Publish, NOW).unwrap_err();
+    assert_eq!(code, Denial::Misconfigured { setting: "timeTokenSecretForPublish" });
 }
 
 #[test]
