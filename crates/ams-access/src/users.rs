@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The scope that is the whole server.
+/// The scope that is the whole server. No application may have this name, nor `rest`: its administrators would be the
+/// server's, or its paths the server's.
 pub const SYSTEM: &str = "system";
 
 /// What a user may do in a scope, the least first.
@@ -123,7 +124,7 @@ pub fn may(user: &User, method: &str, path: &str) -> Result<(), Forbidden> {
     let reads = ["GET", "HEAD", "OPTIONS"].contains(&method);
     let allowed = match segments.as_slice() {
         ["rest", "v2", server @ ..] | ["rest", server @ ..] => may_server(user, method, reads, server),
-        [app, "rest", rest @ ..] if *app != SYSTEM => match user.role_in(app) {
+        [app, "rest", rest @ ..] => match user.role_in(app) {
             Some(Role::Admin) => true,
             Some(Role::User) => reads || matches!(rest, ["v2", "broadcasts" | "vods", ..]),
             Some(Role::ReadOnly) => reads,
@@ -135,8 +136,7 @@ pub fn may(user: &User, method: &str, path: &str) -> Result<(), Forbidden> {
 }
 
 fn may_server(user: &User, method: &str, reads: bool, path: &[&str]) -> bool {
-    // An application named "system" would make its administrators the server's.
-    let in_app = |app: &str, role: Role| app != SYSTEM && user.role_in(app).is_some_and(|own| own >= role);
+    let in_app = |app: &str, role: Role| user.role_in(app).is_some_and(|own| own >= role);
     match (method, path) {
         ("POST", ["users", "password"] | ["support", "request"]) | ("DELETE", ["users", "logout"]) => true,
         ("GET", ["version" | "enterprise-edition" | "admin-status"]) => true,

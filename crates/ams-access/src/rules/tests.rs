@@ -233,6 +233,9 @@ fn a_jwt_is_for_its_stream_and_purpose() {
     }
     assert_eq!(denied(strict.decide(&request(Purpose::Play), &Facts::default())), Denial::TokenMissing);
     allowed(strict.decide(&request(Purpose::Publish), &Facts::default()));
+    let nameless = Secret::from(key.sign(&say("roomId", "")));
+    let me = Request { token: Some(&nameless), room: Some(""), ..request(Purpose::Play) };
+    assert_eq!(denied(strict.decide(&me, &Facts::default())), Denial::TokenStream, "no room is nobody's");
 
     let token = Secret::from(key.sign(&Claims::default().and("streamId", "stream1").and("type", "play")));
     let me = Request { token: Some(&token), ..request(Purpose::Play) };
