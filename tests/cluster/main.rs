@@ -14,6 +14,7 @@ mod hostile_documents;
 mod leaving;
 mod lifecycle;
 mod loss;
+mod lossy_links;
 mod partitions;
 mod pulls;
 mod registry_away;
