@@ -5,13 +5,13 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use ams_testkit::case::{patient_case, say};
+use ams_testkit::case::{case, patient_case, say};
 use ams_testkit::cluster::{Cluster, ClusterOptions};
 use ams_testkit::eventually;
 use ams_testkit::light::{Habits, LightPublisher, LightViewer};
 use ams_testkit::lossy::{LossyPath, Quality, congestion_controls};
 use ams_testkit::mongo::bson::doc;
-use ams_testkit::node::{NodeProcess, free_port};
+use ams_testkit::node::{NodeOptions, NodeProcess, free_port};
 use anyhow::{Context, Result, ensure};
 
 use super::{MEDIA, SOON};
@@ -126,6 +126,29 @@ fn a_link_that_loses_five_percent_carries_whole_pictures_and_disturbs_nobody() {
             ensure!(!log.contains("link to origin is down"), "{}: the link was kept: {log}", far.congestion);
         }
         drop((origin, fars));
+        cluster.end().await;
+        Ok(())
+    });
+}
+
+#[test]
+fn an_origin_at_the_other_end_of_the_world_is_reached() {
+    case(async {
+        let quality = Quality { loss: 0.0, delay: Duration::from_millis(180), seed: 0 };
+        let Some(path) = LossyPath::open(164, "reno", quality)? else { return Ok(()) };
+        let cluster = Cluster::start(ClusterOptions::new(164, 1)).await?;
+        let options = NodeOptions { advertise: Some(path.far), ..cluster.node("origin", 30) };
+        let every = Ipv4Addr::UNSPECIFIED;
+        let (http, relay) = ((options.ip, free_port(options.ip)?), (every, free_port(every)?));
+        let origin = NodeProcess::start_at(options, http.into(), relay.into()).await?;
+        let _publisher = LightPublisher::publish(&origin.socket(), "world").await?;
+        // A connection and a handshake are three round trips, and the subscription is one more.
+        let asked = Instant::now();
+        let viewer = LightViewer::play(&cluster.edge(0)?.socket(), "world").await?;
+        say(&format!("360 ms of round trip: offered and connected after {} ms", asked.elapsed().as_millis()));
+        viewer.wait_video(180, MEDIA).await?;
+        viewer.counts.intact()?;
+        drop(origin);
         cluster.end().await;
         Ok(())
     });

@@ -87,12 +87,31 @@ pub async fn dial(
     expected: Option<NodeId>,
     deadline: Instant,
 ) -> Result<Connected, RelayError> {
-    let connect = |cause| RelayError::Connect { addr, cause };
-    let stream = timeout_at(deadline.into(), TcpStream::connect(addr))
-        .await
-        .map_err(|_| connect(io::ErrorKind::TimedOut.into()))?
-        .map_err(connect)?;
+    let stream = connect(addr, deadline).await?;
     shake(stream, Handshake::dialer(config.clone(), expected, rand::random())?, deadline).await
+}
+
+/// As [`dial`], with `limit` for the connection and as long again for the handshake: a host that answers late is far away
+/// or behind a path that loses packets, and the handshake is two more round trips on it.
+///
+/// # Errors
+/// As [`dial`].
+pub async fn dial_far(
+    addr: SocketAddr,
+    config: &HandshakeConfig,
+    expected: Option<NodeId>,
+    limit: Duration,
+) -> Result<Connected, RelayError> {
+    let stream = connect(addr, Instant::now() + limit).await?;
+    shake(stream, Handshake::dialer(config.clone(), expected, rand::random())?, Instant::now() + limit).await
+}
+
+async fn connect(addr: SocketAddr, deadline: Instant) -> Result<TcpStream, RelayError> {
+    let failed = |cause| RelayError::Connect { addr, cause };
+    timeout_at(deadline.into(), TcpStream::connect(addr))
+        .await
+        .map_err(|_| failed(io::ErrorKind::TimedOut.into()))?
+        .map_err(failed)
 }
 
 /// Sees the handshake of an accepted connection through before `deadline`.

@@ -29,7 +29,7 @@ pub mod session;
 pub mod wire;
 
 pub use config::RelayConfig;
-pub use connect::{Connected, ConnectedStd, accept, dial};
+pub use connect::{Connected, ConnectedStd, accept, dial, dial_far};
 pub use error::RelayError;
 pub use handshake::{Established, Handshake, HandshakeConfig, PeerInfo};
 pub use keepalive::{Keepalive, KeepaliveAction};

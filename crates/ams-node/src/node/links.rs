@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ams_relay::{Connected, RelayError, accept, dial};
+use ams_relay::{Connected, RelayError, accept, dial_far};
 use ams_types::StreamKey;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore};
@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use super::NodeCore;
 use crate::shard::protocol::{LinkId, LinkSetup, LinkSide, PullEnd, ShardCommand, ShardNo};
 
-/// Longest wait for an origin to take a link; a viewer is waiting for it.
+/// Longest wait for an origin's host to take a connection, and again for the node to shake hands; a viewer is waiting.
 const DIAL_TIMEOUT: Duration = Duration::from_millis(1000);
 /// Relay links open at one time.
 const LINKS_MAX: usize = 4096;
@@ -86,14 +86,13 @@ impl NodeCore {
     }
 
     async fn dial_origin(&self, host: &str, port: u16) -> Result<(LinkId, ShardNo), String> {
-        let deadline = Instant::now() + DIAL_TIMEOUT;
-        let resolved = tokio::time::timeout_at(deadline.into(), tokio::net::lookup_host((host, port))).await;
+        let resolved = tokio::time::timeout(DIAL_TIMEOUT, tokio::net::lookup_host((host, port))).await;
         let address = match resolved {
             Ok(Ok(mut addresses)) => addresses.next().ok_or_else(|| format!("{host} has no address"))?,
             Ok(Err(error)) => return Err(format!("{host} cannot be resolved: {error}")),
             Err(_) => return Err(format!("{host} was not resolved in time")),
         };
-        let connected = dial(address, &self.relay_identity, None, deadline).await.map_err(|error| {
+        let connected = dial_far(address, &self.relay_identity, None, DIAL_TIMEOUT).await.map_err(|error| {
             warn!(%address, %error, "cannot link to origin");
             error.to_string()
         })?;
