@@ -18,6 +18,7 @@ mod lossy_links;
 mod partitions;
 mod pulls;
 mod registry_away;
+mod scaling;
 mod shards;
 mod waiting;
 mod whip_whep;
