@@ -15,6 +15,7 @@ mod leaving;
 mod lifecycle;
 mod loss;
 mod lossy_links;
+mod overload;
 mod partitions;
 mod pulls;
 mod registry_away;
