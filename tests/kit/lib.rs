@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod driver;
 pub mod http;
 pub mod light;
+pub mod lossy;
 pub mod metrics;
 pub mod mongo;
 pub mod mongod;

@@ -21,6 +21,8 @@ pub struct NodeOptions {
     pub mode: &'static str,
     /// Its address: every node of a test has its own, as hosts have.
     pub ip: Ipv4Addr,
+    /// Where others are told it is, if that is another address.
+    pub advertise: Option<Ipv4Addr>,
     /// Registry URI; none for `demo` and the default.
     pub registry: Option<String>,
     /// Database prefix, so that tests share a server.
@@ -36,7 +38,16 @@ pub struct NodeOptions {
 impl NodeOptions {
     /// A node of this mode at this address.
     pub fn new(mode: &'static str, ip: [u8; 4]) -> Self {
-        Self { mode, ip: ip.into(), registry: None, prefix: None, key: None, args: Vec::new(), env: Vec::new() }
+        Self {
+            mode,
+            ip: ip.into(),
+            advertise: None,
+            registry: None,
+            prefix: None,
+            key: None,
+            args: Vec::new(),
+            env: Vec::new(),
+        }
     }
 
     /// With these arguments too.
@@ -107,7 +118,7 @@ impl NodeProcess {
             command.args(["demo", "--origin-http", &http.to_string(), "--edge-http", &relay.to_string()]);
         } else {
             command.args(["--mode", options.mode, "--http", &http.to_string(), "--relay", &relay.to_string()]);
-            command.args(["--advertise", &options.ip.to_string()]);
+            command.args(["--advertise", &options.advertise.unwrap_or(options.ip).to_string()]);
         }
         if let Some(registry) = &options.registry {
             command.args(["--registry", registry]);

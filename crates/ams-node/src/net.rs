@@ -6,13 +6,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ams_relay::{Connected, HandshakeConfig, RelayError, dial_over, tune};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout_at;
 
+use crate::clock;
 #[cfg(test)]
 use crate::node::sim::net::{Pipe, Place, SimListener};
 
@@ -58,7 +59,9 @@ pub enum Listener {
 }
 
 impl Net {
-    /// Dials a node and sees the handshake through, the name's resolution included, before `deadline`.
+    /// Dials a node before `deadline`, its name's resolution included, and sees the handshake through before that or within
+    /// `handshake` of its own: a host that answers late is far away, or behind a path that loses packets, and the handshake is
+    /// two more round trips on it.
     ///
     /// # Errors
     /// As [`ams_relay::dial`], and a name that has no address.
@@ -68,6 +71,7 @@ impl Net {
         port: u16,
         identity: &HandshakeConfig,
         deadline: Instant,
+        handshake: Duration,
     ) -> Result<(SocketAddr, Connected<Stream>), RelayError> {
         let (address, stream) = match self {
             Self::Tcp => {
@@ -86,6 +90,7 @@ impl Net {
                 (address, Stream::Simulated(pipe))
             }
         };
+        let deadline = deadline.max(clock::now() + handshake);
         Ok((address, dial_over(stream, identity, None, deadline).await?))
     }
 }

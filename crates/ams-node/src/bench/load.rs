@@ -5,6 +5,7 @@
 //! every byte. All report arrivals as browsers do.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -76,7 +77,10 @@ pub(super) struct Load {
     identity: Arc<DtlsIdentity>,
     joins: SyncSender<Joined>,
     shared: Arc<Mutex<Window>>,
+    /// Viewers that are there.
     viewers: usize,
+    /// Viewers that were asked for: the others were refused.
+    asked: usize,
     /// All that ever joined.
     joined: usize,
     most: usize,
@@ -108,6 +112,7 @@ impl Load {
             joins,
             shared,
             viewers: 0,
+            asked: 0,
             joined: 0,
             most,
             sessions: Mutex::new(vec![None; most]),
@@ -118,24 +123,27 @@ impl Load {
         self.viewers
     }
 
-    /// Lets viewers join at this rate until there are `count`, and waits until all are connected.
-    pub(super) fn join_up_to(&mut self, count: usize, per_second: f64) -> Result<()> {
+    /// Lets viewers come at this rate until `count` have come, and waits until all that were taken are connected. Gives
+    /// how many were refused.
+    pub(super) fn join_up_to(&mut self, count: usize, per_second: f64) -> Result<usize> {
         ensure!(count <= self.most, "more viewers than were announced");
-        let places: Vec<usize> = (self.viewers..count).collect();
-        self.viewers = self.viewers.max(count);
-        self.join(&places, per_second)
+        let places: Vec<usize> = (self.asked..count).collect();
+        self.asked = self.asked.max(count);
+        let taken = self.join(&places, per_second)?;
+        self.viewers += taken;
+        Ok(places.len() - taken)
     }
 
     /// Lets so many viewers leave, the longest there first, and others join in their places at this rate.
     pub(super) fn replace(&mut self, count: usize, per_second: f64) -> Result<()> {
         let before = self.joined;
         let places: Vec<usize> = (before..before + count).map(|n| n % self.viewers.max(1)).collect();
-        self.join(&places, per_second)
+        self.join(&places, per_second).map(drop)
     }
 
-    fn join(&mut self, places: &[usize], per_second: f64) -> Result<()> {
+    fn join(&mut self, places: &[usize], per_second: f64) -> Result<usize> {
         let begun = Instant::now();
-        let failed = Mutex::new(None);
+        let (failed, taken) = (Mutex::new(None), AtomicUsize::new(0));
         let (given, due) = (Mutex::new(0usize), |n: usize| begun + Duration::from_secs_f64(n as f64 / per_second));
         std::thread::scope(|scope| {
             for _ in 0..POSTERS.min(places.len()) {
@@ -151,8 +159,9 @@ impl Load {
                             break;
                         }
                         std::thread::sleep(due(n).saturating_duration_since(Instant::now()));
-                        if let Err(error) = self.join_one(place) {
-                            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        match self.join_one(place) {
+                            Ok(was_taken) => drop(taken.fetch_add(usize::from(was_taken), Ordering::Relaxed)),
+                            Err(error) => *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
                         }
                     }
                 });
@@ -161,12 +170,13 @@ impl Load {
         if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error.context("a viewer could not join"));
         }
-        self.joined += places.len();
+        let taken = taken.into_inner();
+        self.joined += taken;
         let begun = Instant::now();
         loop {
             let connected = self.shared.lock().unwrap_or_else(PoisonError::into_inner).connected;
             if connected >= self.joined {
-                return Ok(());
+                return Ok(taken);
             }
             if begun.elapsed() > CONNECT_TIMEOUT {
                 bail!(
@@ -179,11 +189,12 @@ impl Load {
         }
     }
 
-    fn join_one(&self, place: usize) -> Result<()> {
+    /// Whether it was taken; an error is anything but a refusal.
+    fn join_one(&self, place: usize) -> Result<bool> {
         let ice = IceCredentials::random();
         let offer = sdp::offer(&ice, self.identity.fingerprint(), false, self.feedback);
         let requested_at = Instant::now();
-        let answered = super::rest::post_sdp(&self.whep, &offer)?;
+        let Some(answered) = super::rest::post_sdp(&self.whep, &offer)? else { return Ok(false) };
         let answer = Answer::parse(&answered.sdp)?;
         let former = self
             .sessions
@@ -192,7 +203,7 @@ impl Load {
             .get_mut(place)
             .and_then(|session| std::mem::replace(session, answered.session));
         self.joins.send(Joined { place, requested_at, ice, answer }).context("the viewers' thread has ended")?;
-        former.map_or(Ok(()), |former| super::rest::delete(&former))
+        former.map_or(Ok(()), |former| super::rest::delete(&former)).map(|()| true)
     }
 
     /// What came since the last call.
@@ -210,7 +221,8 @@ impl Load {
 fn publish(whip: &str, identity: &Arc<DtlsIdentity>, origin: Instant, options: LoadOptions) -> Result<()> {
     let ice = IceCredentials::random();
     let offer = sdp::offer(&ice, identity.fingerprint(), true, false);
-    let answer = Answer::parse(&super::rest::post_sdp(whip, &offer).context("publishing")?.sdp)?;
+    let answered = super::rest::post_sdp(whip, &offer).context("publishing")?;
+    let answer = Answer::parse(&answered.context("publishing: the server is full (503)")?.sdp)?;
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect(answer.server)?;
     let mut peer = TestPeer::new(Instant::now(), identity, config(ice, &answer));

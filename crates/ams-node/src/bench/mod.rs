@@ -70,6 +70,9 @@ pub(crate) struct BenchArgs {
     /// Leave the choice of cores to the system; without it, the node runs on core 0 and the load on core 1
     #[arg(long)]
     no_pin: bool,
+    /// media.load_max of the node it starts: above that load it refuses viewers. 100 refuses nobody, to find the knee
+    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u8).range(1..=100))]
+    load_max: u8,
     /// Write the figures here as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -79,6 +82,8 @@ pub(crate) struct BenchArgs {
 #[derive(Clone, Debug, Serialize)]
 struct Row {
     viewers: usize,
+    /// So many more came and were told that the node is full.
+    refused: usize,
     packets_per_second: f64,
     cpu_percent: Option<f64>,
     cpu_us_per_packet: Option<f64>,
@@ -179,7 +184,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             let whip = args.whip.clone().context("--whep needs --whip: where the bench is to publish")?;
             Target::endpoints(whip, whep.clone(), args.pid)
         }
-        (None, None) => Target::own(pin)?,
+        (None, None) => Target::own(pin, args.load_max)?,
     };
     let options = LoadOptions {
         pin,
@@ -196,7 +201,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     eprintln!("{HEAD}");
     for &viewers in &args.viewers {
         let before = (target.cpu(), Instant::now(), load.viewers());
-        load.join_up_to(viewers, args.joins)?;
+        let refused = load.join_up_to(viewers, args.joins)?;
+        let viewers = load.viewers();
+        ensure!(viewers > 0, "all {refused} viewers were refused (503): is the node full already?");
         let joined = viewers.saturating_sub(before.2);
         let join_time = before.1.elapsed();
         let join_cpu = target.cpu().zip(before.0).map(|(after, before)| after - before);
@@ -215,7 +222,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             .filter(|_| joined > 0)
             .map(|(all, media)| (all - media).max(0.0) * 1000.0 / joined as f64);
         let memory = target.memory_kb().zip(idle).map(|(now, idle)| (now - idle) / viewers as f64);
-        let row = row(viewers, &joining, &window, elapsed, cpu, memory, (joined, join_time, join_cpu_ms));
+        let joins = (joined, refused, join_time, join_cpu_ms);
+        let row = row(viewers, &joining, &window, elapsed, cpu, memory, joins);
         eprintln!("{}", line(&row));
         let carried = row.carried;
         rows.push(row);
@@ -249,7 +257,7 @@ fn row(
     elapsed: f64,
     cpu: Option<f64>,
     memory_kb_per_viewer: Option<f64>,
-    (joined, join_time, join_cpu_ms): (usize, Duration, Option<f64>),
+    (joined, refused, join_time, join_cpu_ms): (usize, usize, Duration, Option<f64>),
 ) -> Row {
     let lost = window.lost.cast_signed().max(0).unsigned_abs();
     let lost_ratio = lost as f64 / (window.packets + lost).max(1) as f64;
@@ -261,6 +269,7 @@ fn row(
         && busy <= BUSY_MAX;
     Row {
         viewers,
+        refused,
         packets_per_second: window.packets as f64 / elapsed,
         cpu_percent: cpu.map(|cpu| cpu / elapsed * 100.0),
         cpu_us_per_packet: cpu.map(|cpu| cpu * 1e6 / window.packets.max(1) as f64),
@@ -282,8 +291,9 @@ fn line(row: &Row) -> String {
     let number =
         |value: Option<f64>, decimals: usize| value.map_or("–".to_owned(), |value| format!("{value:.decimals$}"));
     let (delay, packet, picture) = (row.delay_ms, row.join_first_packet_ms, row.join_first_picture_ms);
+    let refused = if row.refused > 0 { format!("  {} refused", row.refused) } else { String::new() };
     format!(
-        "{:>7}  {:>9.0} {:>4}%  {:>9}  {:>6.3}%   {:>6.2} / {:>5.2} / {:>6.2}   {:>9}  {:>7.1}  {:>11}  {:>12.1} / {:>6.1}  {:>13.1} / {:>6.1}{}",
+        "{:>7}  {:>9.0} {:>4}%  {:>9}  {:>6.3}%   {:>6.2} / {:>5.2} / {:>6.2}   {:>9}  {:>7.1}  {:>11}  {:>12.1} / {:>6.1}  {:>13.1} / {:>6.1}{}{refused}",
         row.viewers,
         row.packets_per_second,
         number(row.cpu_percent, 0),

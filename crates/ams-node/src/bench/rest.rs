@@ -18,9 +18,12 @@ pub(super) struct Answered {
     pub(super) session: Option<String>,
 }
 
-/// Posts an offer.
-pub(super) fn post_sdp(url: &str, offer: &str) -> Result<Answered> {
+/// Posts an offer. None: the server is full (503).
+pub(super) fn post_sdp(url: &str, offer: &str) -> Result<Option<Answered>> {
     let (status, head, body) = request("POST", url, "Content-Type: application/sdp\r\n", offer)?;
+    if status == "503" {
+        return Ok(None);
+    }
     if status != "201" && status != "200" {
         bail!("{url} answers {status}: {}", body.lines().next().unwrap_or_default());
     }
@@ -32,7 +35,7 @@ pub(super) fn post_sdp(url: &str, offer: &str) -> Result<Answered> {
         true => format!("http://{}{location}", host_and_path(url).map_or("", |(host, _)| host)),
         false => location,
     });
-    Ok(Answered { sdp: body, session })
+    Ok(Some(Answered { sdp: body, session }))
 }
 
 /// Ends a session.

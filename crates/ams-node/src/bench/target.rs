@@ -20,7 +20,7 @@ pub(super) struct Target {
 
 impl Target {
     /// Starts a node: standalone, one shard, registry in memory, on core 0.
-    pub(super) fn own(pin: bool) -> Result<Self> {
+    pub(super) fn own(pin: bool, load_max: u8) -> Result<Self> {
         let port = || -> Result<u16> { Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port()) };
         let (http, relay) = (port()?, port()?);
         let binary = std::env::current_exe().context("this program's own file")?;
@@ -29,7 +29,7 @@ impl Target {
             .args(["--mode", "standalone", "--registry", "memory", "--shards", "1", "--log", "warn"])
             .args(["--http", &format!("127.0.0.1:{http}"), "--relay", &format!("127.0.0.1:{relay}")])
             .args(["--set", "api.limits.requests_per_second=100000", "--set", "api.limits.request_burst=100000"])
-            .args(["--set", "api.limits.http_sessions=100000", "--set", "media.load_max=100"])
+            .args(["--set", "api.limits.http_sessions=100000", "--set", &format!("media.load_max={load_max}")])
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         // A child runs where the thread that starts it runs.

@@ -191,7 +191,7 @@ impl NodeCore {
     /// Asks at a relay address for some streams.
     pub(super) async fn ask(&self, host: &str, port: u16, keys: &[StreamKey]) -> Result<Answered, RelayError> {
         let deadline = clock::now() + ASK_TIMEOUT;
-        let (address, connected) = self.net.dial(host, port, &self.relay_identity, deadline).await?;
+        let (address, connected) = self.net.dial(host, port, &self.relay_identity, deadline, Duration::ZERO).await?;
         let (read, mut writer) = tokio::io::split(connected.stream);
         let (peer, mut reader) = (connected.peer, LinkReader::new(read, connected.leftover));
         let mut questions = BytesMut::new();

@@ -19,7 +19,7 @@ use crate::clock;
 use crate::net::{Listener, Stream};
 use crate::shard::protocol::{LinkId, LinkSetup, LinkSide, PullEnd, ShardCommand, ShardNo};
 
-/// Longest wait for an origin to take a link; a viewer is waiting for it.
+/// Longest wait for an origin's host to take a connection, and again for the node to shake hands; a viewer is waiting.
 const DIAL_TIMEOUT: Duration = Duration::from_millis(1000);
 /// Relay links open at one time.
 const LINKS_MAX: usize = 4096;
@@ -88,7 +88,7 @@ impl NodeCore {
 
     async fn dial_origin(&self, host: &str, port: u16) -> Result<(LinkId, ShardNo), String> {
         let deadline = clock::now() + DIAL_TIMEOUT;
-        let dialled = self.net.dial(host, port, &self.relay_identity, deadline).await;
+        let dialled = self.net.dial(host, port, &self.relay_identity, deadline, DIAL_TIMEOUT).await;
         let (address, connected) = dialled.map_err(|error| {
             warn!(host, port, %error, "cannot link to origin");
             error.to_string()

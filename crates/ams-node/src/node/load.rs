@@ -1,7 +1,7 @@
 //! How busy the node is, and whether it takes more.
 //!
-//! Owns the measures and the limits: the time media threads work, memory, file descriptors. A node that is full serves all
-//! its viewers late, or dies: better that those who come later are told, and go elsewhere.
+//! Owns the measures and the limits: the time media threads work, how punctual they are, memory, file descriptors. A node
+//! that is full serves all its viewers late, or dies: better that those who come later are told, and go elsewhere.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -31,6 +31,12 @@ const VIEWER_COST: f64 = 0.8;
 const VIEWERS_THAT_TELL: usize = 20;
 /// Load that tells, in thousandths.
 const LOAD_THAT_TELLS: u32 = 50;
+/// Share of its turns that a shard may be late with and still take viewers, in thousandths: 99 of 100 are to be in time.
+const LATE_MAX: u32 = 10;
+/// Load from which on lateness is the load's doing, in thousandths: one that works less is late when its machine is.
+const LATE_FROM: u32 = 450;
+/// So many turns tell how punctual a shard is.
+const TURNS_THAT_TELL: u64 = 50;
 
 /// What is short besides the media threads' time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,26 +71,45 @@ fn seats(load: u32, viewers: usize, limit: u32) -> u32 {
     (f64::from(limit.saturating_sub(load)) / cost) as u32
 }
 
-/// Shares of their time that the shards work, in thousandths.
+/// Of one shard, in thousandths.
+#[derive(Debug, Default)]
+struct ShardLoad {
+    /// Share of its time that it works.
+    busy: AtomicU32,
+    /// Share of its turns that it is late with.
+    late: AtomicU32,
+}
+
+/// What the shards' measures say.
 #[derive(Debug)]
-pub(super) struct ShardLoads(Vec<AtomicU32>);
+pub(super) struct ShardLoads(Vec<ShardLoad>);
+
+fn smoothed(value: &AtomicU32, share: u32) {
+    let before = value.load(Ordering::Relaxed);
+    value.store((before * (SMOOTHING - 1) + share).div_ceil(SMOOTHING), Ordering::Relaxed);
+}
 
 impl ShardLoads {
     pub(super) fn new(shards: usize) -> Self {
-        Self((0..shards).map(|_| AtomicU32::new(0)).collect())
+        Self((0..shards).map(|_| ShardLoad::default()).collect())
     }
 
     /// A shard was `busy` for so long of `time`.
     fn note(&self, shard: usize, busy: Duration, time: Duration) {
         let Some(load) = self.0.get(shard) else { return };
         let share = (busy.as_secs_f64() / time.as_secs_f64().max(1e-3) * 1000.0).clamp(0.0, 1000.0) as u32;
-        let before = load.load(Ordering::Relaxed);
-        load.store((before * (SMOOTHING - 1) + share).div_ceil(SMOOTHING), Ordering::Relaxed);
+        smoothed(&load.busy, share);
+    }
+
+    /// A shard was late with so many of its turns.
+    fn note_late(&self, shard: usize, turns: u64, late: u64) {
+        let Some(load) = self.0.get(shard) else { return };
+        smoothed(&load.late, (late.min(turns) * 1000 / turns.max(TURNS_THAT_TELL)) as u32);
     }
 
     /// In thousandths.
     pub(super) fn of(&self, shard: ShardNo) -> u32 {
-        self.0.get(usize::from(shard.0)).map_or(0, |load| load.load(Ordering::Relaxed))
+        self.0.get(usize::from(shard.0)).map_or(0, |load| load.busy.load(Ordering::Relaxed))
     }
 
     /// Whether a shard works less than `limit` thousandths of its time; a limit of all of it is none.
@@ -92,9 +117,20 @@ impl ShardLoads {
         limit >= 1000 || self.of(shard) < limit
     }
 
+    /// Whether a shard is late too often, and because of its load.
+    fn is_late(&self, shard: ShardNo, limit: u32) -> bool {
+        let late = self.0.get(usize::from(shard.0)).map_or(0, |load| load.late.load(Ordering::Relaxed));
+        limit < 1000 && late > LATE_MAX && self.of(shard) >= LATE_FROM
+    }
+
     /// The busiest shard's, in thousandths.
     pub(super) fn highest(&self) -> u32 {
-        self.0.iter().map(|load| load.load(Ordering::Relaxed)).max().unwrap_or(0)
+        self.0.iter().map(|load| load.busy.load(Ordering::Relaxed)).max().unwrap_or(0)
+    }
+
+    /// The least punctual shard's share of late turns, in thousandths.
+    pub(super) fn latest(&self) -> u32 {
+        self.0.iter().map(|load| load.late.load(Ordering::Relaxed)).max().unwrap_or(0)
     }
 }
 
@@ -106,7 +142,10 @@ impl NodeCore {
         };
         let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + INTERVAL, INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let turns =
+            |node: &Self| -> Vec<(u64, u64)> { node.shards.iter().map(|shard| shard.punctuality.counted()).collect() };
         let (mut last, mut at, mut measures) = (busy(&self), clock::now(), 0u32);
+        let mut counted = turns(&self);
         loop {
             tokio::select! {
                 () = self.cancel.cancelled() => return,
@@ -126,7 +165,11 @@ impl NodeCore {
             for (shard, (before, after)) in last.iter().zip(&present).enumerate() {
                 self.loads.note(shard, after.saturating_sub(*before), now - at);
             }
-            (last, at) = (present, now);
+            let turned = turns(&self);
+            for (shard, (before, after)) in counted.iter().zip(&turned).enumerate() {
+                self.loads.note_late(shard, after.0 - before.0, after.1 - before.1);
+            }
+            (last, at, counted) = (present, now, turned);
         }
     }
 
@@ -141,13 +184,17 @@ impl NodeCore {
         }
         let transports = self.directory().load.clone();
         let limit = u32::from(self.config.media.load_max) * 10;
-        let of = |(shard, viewers): (u16, &usize)| seats(self.loads.of(ShardNo(shard)), *viewers, limit);
+        let of = |(shard, viewers): (u16, &usize)| match self.loads.is_late(ShardNo(shard), limit) {
+            true => 0,
+            false => seats(self.loads.of(ShardNo(shard)), *viewers, limit),
+        };
         (0u16..).zip(&transports).map(of).sum()
     }
 
     /// Whether a shard takes another viewer.
     pub(super) fn has_room_for_viewer(&self, shard: ShardNo) -> bool {
-        self.shortage().is_none() && self.loads.has_room(shard, u32::from(self.config.media.load_max) * 10)
+        let limit = u32::from(self.config.media.load_max) * 10;
+        self.shortage().is_none() && self.loads.has_room(shard, limit) && !self.loads.is_late(shard, limit)
     }
 
     /// Whether a shard takes another publisher: when there is no room for viewers, there still is for those they come for.
@@ -205,5 +252,26 @@ mod tests {
         (0..20).for_each(|_| loads.note(1, time, time));
         assert_eq!([900, 999, 1000].map(|limit| loads.has_room(ShardNo(1), limit)), [false, false, true]);
         assert!(loads.has_room(ShardNo(0), 10));
+    }
+
+    #[test]
+    fn late_is_who_works_much_and_is_late_often() {
+        for (name, busy, turns, late, limit, want) in [
+            ("in time", 600, 100, 1, 900, false),
+            ("late", 600, 100, 3, 900, true),
+            ("the machine is late", 400, 100, 50, 900, false),
+            ("few turns, one late each time", 600, 4, 1, 900, true),
+            ("one that nobody watches", 600, 0, 0, 900, false),
+            ("no limit", 990, 100, 100, 1000, false),
+            ("nonsense", 600, 1, 9, 900, true),
+        ] {
+            let loads = ShardLoads::new(1);
+            for _ in 0..40 {
+                loads.note(0, Duration::from_millis(busy), Duration::from_secs(1));
+                loads.note_late(0, turns, late);
+            }
+            assert_eq!(loads.is_late(ShardNo(0), limit), want, "{name}: {loads:?}");
+            loads.note_late(7, 1, 1);
+        }
     }
 }

@@ -121,6 +121,13 @@ impl NodeCore {
         row("ams_sessions", Kind::Gauge, "Sessions, connected or not.", sessions);
         let load = u64::from(self.loads.highest()) / 10;
         row("ams_shard_load_percent", Kind::Gauge, "Share of its time that the busiest media thread works.", load);
+        let late = u64::from(self.loads.latest()) / 10;
+        row(
+            "ams_shard_late_percent",
+            Kind::Gauge,
+            "Share of its turns that a media thread sends over 10 ms late.",
+            late,
+        );
         row("ams_seats_left", Kind::Gauge, "Viewers the node would still take.", self.seats_left().into());
         let known = self.known_nodes.len() as u64;
         row("ams_known_nodes", Kind::Gauge, "Other origins this node can ask for streams.", known);

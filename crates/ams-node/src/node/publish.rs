@@ -301,10 +301,11 @@ impl NodeCore {
         if let Some(shortage) = *self.shortage() {
             return self.busy(shortage.sentence());
         }
-        let load = self.loads.highest() / 10;
+        let (load, late) = (self.loads.highest() / 10, self.loads.latest() / 10);
         let limit = self.config.media.load_max;
+        let late = if late > 0 { format!(", are late with {late} % of what they send") } else { String::new() };
         self.busy(&format!(
-            "its media threads work {load} % of the time and take no more {whom} (media.load_max = {limit})"
+            "its media threads work {load} % of the time{late} and take no more {whom} (media.load_max = {limit})"
         ))
     }
 

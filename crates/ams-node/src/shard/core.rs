@@ -26,6 +26,7 @@ use super::fan_out::Holding;
 use super::links::Links;
 use super::messages::{Distribution, Talk};
 use super::protocol::{Census, PeerId, PullEnd, REPORT_INTERVAL, ShardCommand, ShardEvent, ShardMedia, ViewerSteer};
+use super::punctuality::Punctuality;
 use super::sinks::{Intake, Socket};
 use super::stream::{Source, Stream};
 use super::viewers::Reported;
@@ -81,6 +82,8 @@ pub struct ShardCore {
     pub(super) backlog: VecDeque<ShardEvent>,
     pub(super) feedback: Vec<Feedback>,
     pub(super) scratch: Vec<usize>,
+    /// How often viewers get their packets late.
+    pub(super) punctuality: Arc<Punctuality>,
     tick_no: u64,
     reported_at: Option<Instant>,
     pub(super) counts: Census,
@@ -119,6 +122,7 @@ impl ShardCore {
             backlog: VecDeque::new(),
             feedback: Vec::new(),
             scratch: Vec::new(),
+            punctuality: Arc::default(),
             tick_no: 0,
             reported_at: None,
             counts: Census::default(),

@@ -19,8 +19,8 @@ pub(super) const HOLD: Duration = Duration::from_millis(3);
 /// Longest time it waits when the shard is busy.
 const HOLD_MAX: Duration = Duration::from_millis(25);
 /// Shares of its time that the shard spends on handing over: above the first it holds longer, below the second less.
-const BUSY: f64 = 0.55;
-const AT_EASE: f64 = 0.35;
+const BUSY: f64 = 0.75;
+const AT_EASE: f64 = 0.6;
 /// With fewer viewers of a stream on the shard, single sends are cheap enough.
 pub(super) const HOLD_VIEWERS_MIN: usize = 32;
 /// So many packets do not wait for more: a train holds about as many.
@@ -86,7 +86,9 @@ impl ShardCore {
     /// A flush that began at `begun` and handed packets taken in at `oldest` to viewers is over now.
     pub fn flushed(&mut self, begun: Instant, oldest: Option<Instant>, now: Instant) {
         if let Some(oldest) = oldest {
-            self.counts.forward_delay.record(now.saturating_duration_since(oldest));
+            let delay = now.saturating_duration_since(oldest);
+            self.counts.forward_delay.record(delay);
+            self.punctuality.note(delay);
             self.pace.learn(begun, now);
         }
     }

@@ -11,6 +11,7 @@ pub mod histogram;
 mod links;
 pub mod messages;
 pub mod protocol;
+mod punctuality;
 mod replicas;
 #[cfg(test)]
 pub mod simulated;
@@ -45,6 +46,7 @@ use fan_out::PUMP;
 use links::{LinkOut, Links};
 use messages::Distribution;
 use protocol::{LinkId, LinkSetup, LinkSide, ShardCommand, ShardEvent, ShardMedia, ShardNo};
+use punctuality::Punctuality;
 use sinks::Socket;
 
 /// Commands waiting for one shard; senders wait beyond.
@@ -69,6 +71,8 @@ pub struct ShardHandle {
     pub ipv6: bool,
     /// Its thread's runtime, for figures.
     pub runtime: tokio::runtime::Handle,
+    /// How often its viewers get their packets late.
+    pub punctuality: Arc<Punctuality>,
 }
 
 /// The threads of a node's shards; ended by [`Threads::stop`].
@@ -150,11 +154,19 @@ fn start_one(
         })
         .map_err(no_thread)?;
     let gone = || no_thread(std::io::Error::other("the shard's thread ended at once"));
-    let (udp_port, ipv6, runtime) = answer.recv().map_err(|_| gone())??;
-    Ok((ShardHandle { commands, udp_port, ipv6, runtime }, thread))
+    let Running { udp_port, ipv6, runtime, punctuality } = answer.recv().map_err(|_| gone())??;
+    Ok((ShardHandle { commands, udp_port, ipv6, runtime, punctuality }, thread))
 }
 
-type Bound = Result<(u16, bool, tokio::runtime::Handle), UdpBindError>;
+/// What a shard's thread says of itself when it runs.
+struct Running {
+    udp_port: u16,
+    ipv6: bool,
+    runtime: tokio::runtime::Handle,
+    punctuality: Arc<Punctuality>,
+}
+
+type Bound = Result<Running, UdpBindError>;
 
 fn thread_main(
     config: ShardConfig,
@@ -180,9 +192,14 @@ fn thread_main(
                 return;
             }
         };
-        let _ = bound.send(Ok((socket.port(), socket.has_ipv6(), tokio::runtime::Handle::current())));
         let links = Links::new(config.relay, config.node);
         let core = ShardCore::new(config.identity, Rc::clone(&socket) as Rc<dyn Socket>, siblings, events, links);
+        let _ = bound.send(Ok(Running {
+            udp_port: socket.port(),
+            ipv6: socket.has_ipv6(),
+            runtime: tokio::runtime::Handle::current(),
+            punctuality: Arc::clone(&core.punctuality),
+        }));
         let core = Rc::new(RefCell::new(core));
         core.borrow_mut().set_distribution(config.distribution);
         // The shard ends when its commands do; the other tasks end with the runtime.

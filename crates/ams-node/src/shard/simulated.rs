@@ -71,12 +71,14 @@ pub fn start(
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let links = Links::new(config.relay.clone(), config.node.clone());
         let core = ShardCore::new(Arc::clone(&config.identity), Rc::new(Nowhere), siblings, events.clone(), links);
+        let punctuality = Arc::clone(&core.punctuality);
         let shard = SimShard { core: Rc::new(RefCell::new(core)), wake: Rc::default() };
         handles.push(ShardHandle {
             commands,
             udp_port: 50_000 + at as u16,
             ipv6: false,
             runtime: tokio::runtime::Handle::current(),
+            punctuality,
         });
         let SimShard { core, wake } = shard.clone();
         tasks.push(async move {
