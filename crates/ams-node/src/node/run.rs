@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use super::access::Access;
 use super::around::KnownNodes;
 use super::claims::Unreleased;
 use super::directory::Directory;
@@ -154,7 +155,8 @@ pub async fn run_with<F: Future<Output = ()>>(
         shards,
         addresses: addresses.into_iter().map(|a| a.ip()).collect(),
         links: OriginLinks::default(),
-        settings: Settings::default(),
+        settings: Settings::new(config.media.resume_window),
+        access: Access::new(),
         watched: Watched::default(),
         known_nodes: KnownNodes::default(),
         unreleased: Unreleased::default(),
@@ -190,6 +192,7 @@ pub async fn run_with<F: Future<Output = ()>>(
     node.tasks.spawn(Arc::clone(&node).registry_watch_loop());
     node.tasks.spawn(Arc::clone(&node).waiting_loop());
     node.tasks.spawn(Arc::clone(&node).settings_loop());
+    node.tasks.spawn(Arc::clone(&node).visits_loop());
     node.tasks.spawn(Arc::clone(&node).idle_loop());
     node.tasks.spawn(Arc::clone(&node).interruptions_loop());
     node.tasks.spawn(Arc::clone(&node).measure_load_loop());
