@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 /// The SDK's ping interval.
@@ -47,7 +48,19 @@ impl AmsSocket {
     /// # Errors
     /// The node refused.
     pub async fn connect(url: &str) -> Result<Self> {
-        let (socket, _) = connect_async(url).await.with_context(|| format!("connecting {url}"))?;
+        Self::connect_from(url, None).await
+    }
+
+    /// Connects as a client behind a balancer that says it is at this address.
+    ///
+    /// # Errors
+    /// The node refused.
+    pub async fn connect_from(url: &str, address: Option<&str>) -> Result<Self> {
+        let mut request = url.into_client_request()?;
+        if let Some(address) = address {
+            request.headers_mut().insert("x-forwarded-for", address.parse()?);
+        }
+        let (socket, _) = connect_async(request).await.with_context(|| format!("connecting {url}"))?;
         let (outgoing, commands) = mpsc::channel(QUEUE);
         let (events, incoming) = mpsc::channel(QUEUE);
         let task = tokio::spawn(run(socket, commands, events));

@@ -3,6 +3,7 @@
 //! Owns a row for each call that AMS has, with its success, its failures and its bad input. Nodes are processes of their
 //! own beside a real MongoDB. Needs what `tests/env/with-mongo` provides.
 
+mod access;
 mod broadcasts;
 mod guards;
 mod live;

@@ -97,6 +97,21 @@ impl StreamRules {
         problems
     }
 
+    /// Whether the application asks nothing of those who come for `purpose`: what is looked up for them may as well
+    /// stay unknown.
+    pub fn is_open(&self, purpose: Purpose) -> bool {
+        let (s, uses) = (&self.settings, self.settings.uses(purpose));
+        let tokens = uses.one_time || uses.jwt || uses.hash || uses.time;
+        let publishers = s.accept_only_streams_in_data_store
+            || s.ingesting_stream_limit >= 0
+            || self.publishers.as_ref().map_or(true, |list| !list.is_empty());
+        let others = match purpose {
+            Purpose::Publish => publishers,
+            Purpose::Play => s.web_rtc_viewer_limit >= 0,
+        };
+        !tokens && !others && s.webhook(purpose).is_none()
+    }
+
     /// What must be looked up before [`decide`](Self::decide).
     pub fn needs<'a>(&self, request: &Request<'a>) -> Needs<'a> {
         let sized = |text: &&str| !text.is_empty() && text.len() <= LOOKUP_LEN_MAX;
@@ -213,7 +228,13 @@ impl StreamRules {
         let subscriber = match &facts.subscriber {
             Fact::Found(subscriber) => Some(subscriber),
             Fact::Missing => None,
-            Fact::Unknown => return Err(Denial::DataStore),
+            // A code of the application's secret proves itself; another one may be right, and cannot be checked.
+            Fact::Unknown => {
+                let source = self.code_source(None, id, request.stream_id, request.purpose);
+                let right =
+                    source.is_ok_and(|(secret, period)| secret.verify(code.expose(), period, request.now).is_some());
+                return if right { Ok(()) } else { Err(Denial::DataStore) };
+            }
         };
         let (secret, period) = self.code_source(subscriber, id, request.stream_id, request.purpose)?;
         if secret.verify(code.expose(), period, request.now).is_none() {

@@ -9,6 +9,7 @@
 //! - `socket`: AMS's WebSocket
 //! - `media`, `resources`: WHIP and WHEP
 //! - `rest`: AMS's REST API
+//! - [`outgoing`]: what is asked of others over HTTP
 //! - `health`, `pages`: everything else a balancer or a browser asks for
 //! - `problem`, `refusals`: refusals as HTTP, and how many there were
 
@@ -17,6 +18,7 @@ pub mod config;
 mod health;
 mod media;
 mod middleware;
+pub mod outgoing;
 mod pages;
 pub mod port;
 mod problem;

@@ -3,22 +3,24 @@
 //! Owns methods, headers and status codes. Session descriptions pass through untouched; the only thing read in them
 //! is the ICE user fragment, to tell an ICE restart from a trickled candidate.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ams_access::jwt::TOKEN_LEN_MAX;
 use ams_types::{StreamId, StreamKey};
 use axum::body::Body;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any};
 use futures_util::StreamExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use crate::client::{ClientAddr, caller};
 use crate::port::{
-    Answer, Caller, Door, EndReason, Opened, PlayRequest, PublishRequest, Refusal, SessionEvent, SessionId,
+    Answer, Caller, Credentials, Door, EndReason, Opened, PlayRequest, PublishRequest, Refusal, SessionEvent, SessionId,
 };
 use crate::problem::{End, Problem};
 use crate::resources::Side;
@@ -28,6 +30,8 @@ const SDP: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
+/// Longest subscriber id, code and room, in bytes, as over the WebSocket.
+const FIELD_LEN_MAX: usize = 4096;
 /// Longest session name that is looked up, in bytes.
 const SESSION_ID_LEN_MAX: usize = 128;
 
@@ -47,6 +51,7 @@ pub(crate) fn endpoint(side: Side) -> MethodRouter<Shared> {
               Path((app, stream)): Path<(String, String)>,
               Extension(client): Extension<ClientAddr>,
               method: Method,
+              uri: Uri,
               headers: HeaderMap,
               body: Body| async move {
             let key = match stream_key(&state, &app, &stream) {
@@ -55,8 +60,11 @@ pub(crate) fn endpoint(side: Side) -> MethodRouter<Shared> {
             };
             match method {
                 Method::POST => {
-                    let caller = caller(Door::Http, client, &headers);
-                    open(&state, side, key, caller, &headers, body).await.into_response()
+                    let who = caller(Door::Http, client, &headers);
+                    match entry(side, &uri, &headers) {
+                        Ok(entry) => open(&state, side, key, who, entry, &headers, body).await.into_response(),
+                        Err(problem) => problem.into_response(),
+                    }
                 }
                 Method::OPTIONS => (StatusCode::NO_CONTENT, [(ACCEPT_POST, SDP)]).into_response(),
                 // Players find out by it what kind of endpoint this is.
@@ -122,11 +130,46 @@ fn method_not_allowed(allow: &'static str, sentence: &str) -> Response {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, sentence).with(header::ALLOW, allow).into_response()
 }
 
+/// What a client says besides its offer, in the header `Authorization` and in the query.
+struct Entry {
+    credentials: Credentials,
+    /// Main track or room.
+    room: String,
+}
+
+fn entry(side: Side, uri: &Uri, headers: &HeaderMap) -> Result<Entry, Problem> {
+    let bad = |sentence: String| Problem::new(StatusCode::BAD_REQUEST, sentence);
+    let query = Query::<HashMap<String, String>>::try_from_uri(uri);
+    let Query(mut query) = query.map_err(|_| bad("the query of the address cannot be read".to_owned()))?;
+    let mut take = |names: &[&str], max: usize| {
+        let text = names.iter().find_map(|name| query.remove(*name)).unwrap_or_default();
+        let name = names.first().copied().unwrap_or_default();
+        if text.len() <= max { Ok(text) } else { Err(bad(format!("{name} is longer than {max} bytes"))) }
+    };
+    let in_query = take(&["token"], TOKEN_LEN_MAX)?;
+    let token = bearer(headers).map_or(in_query, str::to_owned);
+    if token.len() > TOKEN_LEN_MAX {
+        return Err(bad(format!("the token is longer than {TOKEN_LEN_MAX} bytes")));
+    }
+    let (id, code) = (take(&["subscriberId"], FIELD_LEN_MAX)?, take(&["subscriberCode"], FIELD_LEN_MAX)?);
+    let rooms: &[&str] = if side == Side::Whip { &["mainTrack", "room"] } else { &["room", "mainTrack"] };
+    let room = take(rooms, FIELD_LEN_MAX)?;
+    Ok(Entry { credentials: Credentials::new(token, id, code), room })
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750 §2.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
 async fn open(
     state: &Shared,
     side: Side,
     key: StreamKey,
     caller: Caller,
+    entry: Entry,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -145,10 +188,11 @@ async fn open(
     }
     let remote_ufrag = ice_ufrag(&offer).map(str::to_owned);
     let opened = match side {
-        Side::Whip => open_publisher(state, key.clone(), caller, offer).await,
+        Side::Whip => open_publisher(state, key.clone(), caller, entry, offer).await,
         Side::Whep => {
             let data_channel = offer.lines().any(|line| line.starts_with("m=application"));
-            let request = PlayRequest { key: key.clone(), caller, data_channel };
+            let Entry { credentials, room } = entry;
+            let request = PlayRequest { key: key.clone(), caller, data_channel, room, credentials };
             let node = Arc::clone(&state.node);
             run_to_end(state, async move { node.open_viewer_with_offer(request, offer).await }).await
         }
@@ -179,10 +223,12 @@ async fn open_publisher(
     state: &Shared,
     key: StreamKey,
     caller: Caller,
+    entry: Entry,
     offer: String,
 ) -> Result<Opened<Answer>, Refusal> {
-    let request =
-        PublishRequest { key, caller, stream_name: String::new(), meta_data: String::new(), main_track: String::new() };
+    let Entry { credentials, room: main_track } = entry;
+    let (stream_name, meta_data) = (String::new(), String::new());
+    let request = PublishRequest { key, caller, stream_name, meta_data, main_track, credentials };
     let node = Arc::clone(&state.node);
     run_to_end(state, async move {
         let Opened { session, value: (), events } = node.open_publisher(request).await?;

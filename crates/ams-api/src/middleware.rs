@@ -16,7 +16,7 @@ use crate::state::Shared;
 const ALLOW_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 const ALLOW_HEADERS: &str = "Accept, Authorization, Content-Type, If-Match, If-None-Match, Origin, X-Requested-With, \
      Access-Control-Request-Method, Access-Control-Request-Headers";
-const EXPOSE_HEADERS: &str = "Location, Link, ETag, Accept-Patch, Accept-Post, Retry-After";
+const EXPOSE_HEADERS: &str = "Location, Link, ETag, Accept-Patch, Accept-Post, Retry-After, WWW-Authenticate";
 
 pub(crate) async fn guard(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
     let client = ClientAddr::find(request.extensions(), request.headers(), &state.config.trusted_proxies);

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ams_access::Secret;
+use ams_access::{Denial, Secret};
 use ams_registry::{AppSettingsRecord, BroadcastRecord, Registry, RegistryError};
 pub use ams_signal::{Media, Rates, Steer};
 use ams_types::{AppName, NodeId, StreamId, StreamKey};
@@ -38,6 +38,29 @@ pub struct Caller {
     pub user_agent: String,
 }
 
+/// What a client shows to be let in. The doors bound the lengths, and leave out what is empty.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// A token.
+    pub token: Option<Secret>,
+    /// Who the client says it is.
+    pub subscriber_id: Option<String>,
+    /// Its code.
+    pub subscriber_code: Option<Secret>,
+}
+
+impl Credentials {
+    /// From what was said; empty text is nothing.
+    pub fn new(token: String, subscriber_id: String, subscriber_code: String) -> Self {
+        let some = |text: String| (!text.is_empty()).then_some(text);
+        Self {
+            token: some(token).map(Secret::from),
+            subscriber_id: some(subscriber_id),
+            subscriber_code: some(subscriber_code).map(Secret::from),
+        }
+    }
+}
+
 /// A wish to publish.
 #[derive(Clone, Debug)]
 pub struct PublishRequest {
@@ -51,6 +74,8 @@ pub struct PublishRequest {
     pub meta_data: String,
     /// The room or main track this stream belongs to, if any.
     pub main_track: String,
+    /// To be let in with.
+    pub credentials: Credentials,
 }
 
 /// A wish to watch.
@@ -62,6 +87,10 @@ pub struct PlayRequest {
     pub caller: Caller,
     /// The viewer wants a data channel.
     pub data_channel: bool,
+    /// The room or main track the stream is watched as part of, if any.
+    pub room: String,
+    /// To be let in with.
+    pub credentials: Credentials,
 }
 
 /// What the node says about a session after it was opened. The queue is bounded; the last event is `Ended`.
@@ -116,6 +145,9 @@ pub enum Refusal {
     /// This node takes no viewers.
     #[error("this node is an origin that takes no viewers; play from an edge")]
     OriginTakesNoViewers,
+    /// The application's rules do not allow it.
+    #[error("{0}")]
+    Denied(Denial),
     /// The registry did not answer in time.
     #[error("the registry cannot be reached at the moment; try again in a few seconds")]
     RegistryUnavailable,
@@ -250,7 +282,8 @@ pub enum Said {
     TooLong(usize),
 }
 
-/// What the API asks of the node. Every call has its deadline inside; none takes longer than about 2 s.
+/// What the API asks of the node. Every call has its deadline inside; none takes longer than about 2 s, and 3 s
+/// more where an application's webhook is asked.
 pub trait Node: Send + Sync + 'static {
     /// The applications this node serves.
     fn apps(&self) -> Vec<AppName>;

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use ams_access::Denial;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
@@ -54,6 +55,8 @@ impl Problem {
             Refusal::NotLive(_) => (StatusCode::CONFLICT, Some(RETRY_SOON)),
             Refusal::InUse(_) => (StatusCode::CONFLICT, Some(RETRY_LATER)),
             Refusal::EdgeTakesNoPublishers(_) | Refusal::OriginTakesNoViewers => (StatusCode::FORBIDDEN, None),
+            Refusal::Denied(Denial::TokenMissing) => (StatusCode::UNAUTHORIZED, None),
+            Refusal::Denied(_) => (StatusCode::FORBIDDEN, None),
             Refusal::RegistryUnavailable => (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_SOON)),
             Refusal::Busy { retry_after, .. } => (StatusCode::SERVICE_UNAVAILABLE, Some(*retry_after)),
             Refusal::BadDescription(BadDescription::Malformed(_)) => (StatusCode::BAD_REQUEST, None),
@@ -66,7 +69,10 @@ impl Problem {
             Refusal::StaleTag => (StatusCode::PRECONDITION_FAILED, None),
             Refusal::Internal => (StatusCode::INTERNAL_SERVER_ERROR, None),
         };
-        let problem = Self::new(status, refusal.to_string());
+        let mut problem = Self::new(status, refusal.to_string());
+        if status == StatusCode::UNAUTHORIZED {
+            problem = problem.with(header::WWW_AUTHENTICATE, "Bearer");
+        }
         match retry {
             Some(after) => problem.retry_after(after),
             None => problem,
@@ -106,6 +112,8 @@ mod tests {
             (Refusal::EdgeTakesNoPublishers(None), End::Publisher, 403, None),
             (Refusal::OriginTakesNoViewers, End::Viewer, 403, None),
             (Refusal::RegistryUnavailable, End::Viewer, 503, Some("2")),
+            (Refusal::Denied(Denial::TokenMissing), End::Viewer, 401, None),
+            (Refusal::Denied(Denial::TokenExpired), End::Publisher, 403, None),
             (busy, End::Viewer, 503, Some("2")),
             (Refusal::BadDescription(BadDescription::Malformed(text())), End::Viewer, 400, None),
             (Refusal::BadDescription(BadDescription::Unsupported(text())), End::Viewer, 422, None),
@@ -119,6 +127,8 @@ mod tests {
             assert_eq!(response.status().as_u16(), status, "{refusal:?}");
             let got = response.headers().get(header::RETRY_AFTER).map(|v| v.to_str().unwrap());
             assert_eq!(got, retry, "{refusal:?}");
+            let challenge = response.headers().get(header::WWW_AUTHENTICATE).is_some();
+            assert_eq!(challenge, status == 401, "{refusal:?}");
         }
     }
 }

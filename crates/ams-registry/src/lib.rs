@@ -44,7 +44,7 @@ pub use record::edit::{BroadcastEdit, WrongType};
 pub use record::node::ClusterNodeRecord;
 pub use record::settings::AppSettingsRecord;
 pub use record::stream_info::StreamInfoRecord;
-pub use record::token::{ConnectionEventRecord, Shelf, SubscriberRecord, TokenRecord};
+pub use record::token::{ConnectionEventRecord, Shelf, SubscriberRecord, TokenRecord, TokenUse};
 pub use registry::{Answer, OriginAddress, Registry, RegistryStats, StreamLocation, Upserted};
 pub use sqlite::InPlaceRegistry;
 pub use status::Status;

@@ -18,7 +18,7 @@ use crate::record::edit::BroadcastEdit;
 use crate::record::node::ClusterNodeRecord;
 use crate::record::settings::AppSettingsRecord;
 use crate::record::stream_info::StreamInfoRecord;
-use crate::record::token::Shelf;
+use crate::record::token::{Shelf, TokenRecord, TokenUse};
 use crate::status::Status;
 
 /// Most records one [`Registry::list_broadcasts`] returns.
@@ -261,6 +261,19 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
 
     /// Deletes a stream's tokens that ended before `now_secs` (seconds since 1970); how many there were.
     fn delete_expired_tokens<'a>(&'a self, key: &'a StreamKey, now_secs: i64) -> Answer<'a, u64>;
+
+    /// The token of that id, whatever stream of the application it is for.
+    fn find_token<'a>(&'a self, app: &'a AppName, token_id: &'a str) -> Answer<'a, Option<TokenRecord>>;
+
+    /// Says that a token of a stream is used, if it is still used as `before` says. `false` when it is not, or is gone: of
+    /// several callers that use one token at a time, one alone is told `true`.
+    fn use_token<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        token_id: &'a str,
+        before: Option<&'a TokenUse>,
+        after: &'a TokenUse,
+    ) -> Answer<'a, bool>;
 
     /// Numbers for metrics.
     fn stats(&self) -> RegistryStats;

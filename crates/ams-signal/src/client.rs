@@ -5,12 +5,15 @@
 
 use serde_json::{Map, Value};
 
-use crate::effect::{Media, Steer};
+use crate::effect::{Credentials, Media, Steer};
 
 /// Longest accepted text frame in bytes. AMS's own buffer is 81,920 bytes; escaped SDP may need more.
 pub const MESSAGE_LEN_MAX: usize = 128 * 1024;
 /// Longest accepted short field (ids, tokens, names) in bytes; a longer one counts as absent.
 pub const FIELD_LEN_MAX: usize = 4096;
+
+/// Longest accepted token in bytes, as the rules take it; a longer one counts as absent.
+pub const TOKEN_LEN_MAX: usize = 8 * 1024;
 
 /// One message of a client: its command and the stream it is about, not yet validated.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,13 +46,13 @@ pub enum Command {
         video: bool,
         /// Absent means true.
         audio: bool,
-        /// Access token, or empty.
-        token: String,
+        /// To be let in with.
+        credentials: Credentials,
     },
     /// Wants to watch; the server offers next.
     Play {
-        /// Access token, or empty.
-        token: String,
+        /// To be let in with.
+        credentials: Credentials,
         /// Room, or empty.
         room: String,
         /// Track ids to enable; `!` in front disables one.
@@ -172,6 +175,14 @@ impl Fields {
         self.text(key).unwrap_or_default()
     }
 
+    fn credentials(&self) -> Credentials {
+        Credentials {
+            token: self.long_text("token").filter(|token| token.len() <= TOKEN_LEN_MAX).unwrap_or_default(),
+            subscriber_id: self.word("subscriberId"),
+            subscriber_code: self.word("subscriberCode"),
+        }
+    }
+
     fn flag(&self, key: &str) -> bool {
         self.0.get(key).and_then(Value::as_bool).unwrap_or(true)
     }
@@ -199,11 +210,13 @@ impl Fields {
                 meta_data: self.free_text("metaData"),
                 video: self.flag("video"),
                 audio: self.flag("audio"),
-                token: self.word("token"),
+                credentials: self.credentials(),
             },
-            "play" => {
-                Command::Play { token: self.word("token"), room: self.word("room"), track_list: self.list("trackList") }
-            }
+            "play" => Command::Play {
+                credentials: self.credentials(),
+                room: self.word("room"),
+                track_list: self.list("trackList"),
+            },
             "stop" => Command::Stop,
             "takeConfiguration" => Command::TakeConfiguration {
                 kind: match self.0.get("type").and_then(Value::as_str) {
@@ -265,6 +278,8 @@ impl Command {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -301,9 +316,33 @@ mod tests {
                 meta_data: r#"{"a":1}"#.into(),
                 video: true,
                 audio: true,
-                token: String::new(),
+                credentials: Credentials::default(),
             }
         );
+    }
+
+    #[test]
+    fn credentials_are_bounded_and_never_printed() {
+        let long = "t".repeat(TOKEN_LEN_MAX);
+        for (name, token, code, want) in [
+            ("usual", "secret-token", "123456", ("secret-token", "123456")),
+            ("a long token", &long, "", (long.as_str(), "")),
+            ("too long a token", &format!("{long}t"), "1", ("", "1")),
+            ("too long a code", "t", &"c".repeat(FIELD_LEN_MAX + 1), ("t", "")),
+        ] {
+            for command in ["publish", "play"] {
+                let text = json!({"command": command, "streamId": "s", "subscriberId": "sub", "token": token,
+                    "subscriberCode": code, "room": "r"});
+                let message = ClientMessage::parse(&text.to_string()).unwrap();
+                let shown = format!("{message:?}");
+                let (Command::Publish { credentials, .. } | Command::Play { credentials, .. }) = message.command else {
+                    panic!("{command}")
+                };
+                assert_eq!((credentials.token.as_str(), credentials.subscriber_code.as_str()), want, "{name}");
+                assert_eq!(credentials.subscriber_id, "sub");
+                assert!(!shown.contains("secret-token") && !shown.contains("123456"), "{shown}");
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Owns the vocabulary between the machine and whatever performs its effects. The shell names sessions its own way;
 //! here each is a [`Leg`], chosen by the machine, so that a `stop` may overtake the opening it ends.
 
+use std::fmt;
+
 use ams_types::StreamId;
 
 use crate::server::Rendition;
@@ -116,6 +118,27 @@ pub enum Ask {
     Broadcast,
 }
 
+/// What a client shows to be let in; what it did not say is empty. Printed as how much there is, never as what.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// A token.
+    pub token: String,
+    /// Who it says it is.
+    pub subscriber_id: String,
+    /// Its code.
+    pub subscriber_code: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("token_len", &self.token.len())
+            .field("subscriber_id", &self.subscriber_id)
+            .field("subscriber_code_len", &self.subscriber_code.len())
+            .finish()
+    }
+}
+
 /// A wish to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishWish {
@@ -131,8 +154,8 @@ pub struct PublishWish {
     pub video: bool,
     /// Audio will be sent.
     pub audio: bool,
-    /// Access token, or empty.
-    pub token: String,
+    /// To be let in with.
+    pub credentials: Credentials,
 }
 
 /// What a viewer wants of its stream from now on.
@@ -168,8 +191,10 @@ pub enum Media {
 pub struct PlayWish {
     /// Which stream.
     pub stream: StreamId,
-    /// Access token, or empty.
-    pub token: String,
+    /// To be let in with.
+    pub credentials: Credentials,
+    /// Room, or empty.
+    pub room: String,
     /// Track ids to enable; empty means all.
     pub track_list: Vec<String>,
 }
@@ -281,8 +306,15 @@ pub enum Refusal {
     NotLive,
     /// Another publisher holds the id.
     InUse(String),
-    /// Not here, or not by this client.
+    /// Not here.
     NotAllowed(String),
+    /// Not by this client.
+    Denied {
+        /// AMS's word for why.
+        word: &'static str,
+        /// The sentence.
+        sentence: String,
+    },
     /// The registry cannot be reached.
     DataStore(String),
     /// The node is full or draining.

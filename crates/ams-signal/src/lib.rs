@@ -26,7 +26,7 @@ pub mod words;
 
 pub use client::{ClientMessage, Command, MESSAGE_LEN_MAX};
 pub use effect::{
-    Ask, CloseCode, Effect, End, Event, Leg, Media, Output, PlayWish, PublishWish, Rates, Refusal, Steer,
+    Ask, CloseCode, Credentials, Effect, End, Event, Leg, Media, Output, PlayWish, PublishWish, Rates, Refusal, Steer,
 };
 pub use limits::{RateLimit, SignalLimits, TokenBucket};
 pub use server::{Rendition, ServerMessage};

@@ -100,6 +100,7 @@ fn event() -> impl Strategy<Value = Event> {
         Refusal::NotLive,
         Refusal::InUse("in use".into()),
         Refusal::NotAllowed("no".into()),
+        Refusal::Denied { word: "user_blocked", sentence: "blocked".into() },
         Refusal::DataStore("down".into()),
         Refusal::Busy("full".into()),
         Refusal::BadDescription("bad".into()),

@@ -297,7 +297,8 @@ fn codes_are_made_from_whose_secret_there_is() {
         ("recorded without a secret", Purpose::Play, Fact::Found(SubscriberFacts::default()), play.clone(), None),
         ("publisher", Purpose::Publish, Fact::Missing, derived("publish secret", Purpose::Publish), None),
         ("the viewer's as a publisher", Purpose::Publish, Fact::Missing, play.clone(), Some(Denial::Code)),
-        ("registry away", Purpose::Play, Fact::Unknown, play.clone(), Some(Denial::DataStore)),
+        ("registry away", Purpose::Play, Fact::Unknown, play.clone(), None),
+        ("registry away, own", Purpose::Play, Fact::Unknown, own_code(30), Some(Denial::DataStore)),
         ("no code", Purpose::Play, Fact::Missing, String::new(), Some(Denial::CodeMissing)),
         (
             "secret of rubbish",
@@ -486,5 +487,23 @@ proptest! {
             let facts = Facts { subscriber: Fact::Missing, ..Facts::default() };
             prop_assert!(matches!(strict.decide(&me, &facts), Verdict::Denied(_)));
         }
+    }
+}
+
+#[test]
+fn an_application_is_open_that_asks_for_nothing() {
+    for (json, publish, play) in [
+        ("{}", true, true),
+        (r#"{"webRTCViewerLimit":5}"#, true, false),
+        (r#"{"ingestingStreamLimit":5}"#, false, true),
+        (r#"{"acceptOnlyStreamsInDataStore":true}"#, false, true),
+        (r#"{"allowedPublisherCIDR":"10.0.0.0/8"}"#, false, true),
+        (r#"{"allowedPublisherCIDR":"nonsense"}"#, false, true),
+        (r#"{"webhookPlayAuthUrl":"http://a/"}"#, true, false),
+        (r#"{"publishTokenControlEnabled":true}"#, false, true),
+        (r#"{"timeTokenSubscriberOnly":true}"#, true, false),
+    ] {
+        let rules = rules(json);
+        assert_eq!((rules.is_open(Purpose::Publish), rules.is_open(Purpose::Play)), (publish, play), "{json}");
     }
 }

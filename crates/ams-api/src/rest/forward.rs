@@ -9,12 +9,11 @@ use ams_access::UnixMs;
 use ams_access::jwt::{Check, Claims, Hs256Key};
 use ams_registry::BroadcastRecord;
 use ams_types::{NodeId, StreamKey};
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Method, StatusCode, Uri, header};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -24,6 +23,7 @@ use super::guard::Forwarded;
 use super::outcome::RestError;
 use crate::client::ClientAddr;
 use crate::media::read_body;
+use crate::outgoing;
 use crate::state::Shared;
 
 /// What proves that a node of this cluster asks.
@@ -36,8 +36,6 @@ const REQUEST: &str = "request";
 const PROOF_SECS: u64 = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest answer of an owner, in bytes.
-const ANSWER_LEN_MAX: usize = 1024 * 1024;
 
 /// Another node, on which a stream is live.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,17 +183,9 @@ async fn exchange(state: &Shared, owner: &Owner, mut request: Request) -> Option
         }
     };
     let asked = async {
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
-        let answer = async move {
-            let (parts, body) = sender.send_request(request).await.ok()?.into_parts();
-            Some((parts.status, to_bytes(Body::new(body), ANSWER_LEN_MAX).await.ok()?))
-        };
-        // The connection ends when the sender, which goes with the answer, is gone.
-        let (answer, ended) = tokio::join!(answer, connection);
-        if let Err(error) = ended {
-            debug!(%error, "a connection to another node broke");
-        }
-        answer
+        let answer = outgoing::exchange(stream, request).await;
+        let (parts, body) = answer.inspect_err(|error| debug!(%error, "a connection to another node broke")).ok()?;
+        Some((parts.status, body))
     };
     let answer = timeout(ANSWER_TIMEOUT, asked).await.ok().flatten();
     if answer.is_none() {

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use ams_access::jwt::{Claims, Hs256Key};
 use ams_access::{Purpose, Secret, UnixMs};
-use ams_registry::{JsonMap, RegistryError, Shelf, TokenRecord};
+use ams_registry::{JsonMap, RegistryError, Shelf, TokenRecord, TokenUse};
 use axum::response::{IntoResponse, Response};
 use rand::Rng;
 use rand::distr::Alphanumeric;
@@ -17,6 +17,8 @@ use super::outcome::{Answer, Outcome, RestError, ok};
 const TOKEN_LEN: usize = 32;
 /// Longest token that is looked up.
 const TOKEN_LEN_MAX: usize = 8 * 1024;
+/// Who uses up a token that is only validated.
+const BY_REST: &str = "validate-token";
 const WORDS_MISSING: &str = "Define stream ID, token type and expire date (unix time)";
 const NO_JWT: &str =
     "Cannot create JWT token. The problem may be -> JWT stream key is not set or its length is less than 32";
@@ -60,7 +62,7 @@ pub(super) async fn create(call: Call) -> Answer {
         }
         put => drop(put?),
     }
-    ok(&token.to_json())
+    ok(&token.to_rest_json())
 }
 
 /// `GET /{id}/jwt-token`
@@ -70,7 +72,7 @@ pub(super) async fn create_jwt(call: Call) -> Answer {
     let secret = call.settings()?.jwt_stream_secret_key.clone().unwrap_or_default();
     let key = Hs256Key::new(&Secret::from(secret)).map_err(|_| RestError::Bad(NO_JWT.to_owned()))?;
     let claims = Claims::until(expires.unsigned_abs()).and("streamId", call.named("id")).and("type", purpose.as_str());
-    ok(&token(&call, key.sign(&claims), (purpose, expires)).to_json())
+    ok(&token(&call, key.sign(&claims), (purpose, expires)).to_rest_json())
 }
 
 /// `POST /validate-token`: a one-time token is used up by it.
@@ -91,14 +93,19 @@ async fn is_valid(call: &Call, asked: &TokenRecord) -> Result<bool, RestError> {
     let (stored, _) = TokenRecord::from_json(stored);
     let now = UnixMs::from(SystemTime::now()).secs();
     let in_time = u64::try_from(stored.expire_date).is_ok_and(|expires| now < expires);
-    if !in_time || stored.kind != asked.kind {
+    if !in_time || stored.kind != asked.kind || stored.token_use().is_some() {
         return Ok(false);
     }
     // A room's token is good for every track of the room.
     if stored.room_id.as_deref().is_some_and(|room| !room.is_empty()) {
         return Ok(stored.room_id == asked.room_id);
     }
-    // Of two that show one token at a time, one gets through.
+    // Of two that show one token at a time, here or to publish or play, one gets through.
+    let now = i64::try_from(UnixMs::from(SystemTime::now()).0).unwrap_or(i64::MAX);
+    let used = TokenUse { by: BY_REST.to_owned(), at_ms: now };
+    if !registry.use_token(&key, id, None, &used).await? {
+        return Ok(false);
+    }
     Ok(registry.delete_documents(&key, Shelf::Tokens, Some(id)).await? > 0)
 }
 
@@ -109,7 +116,7 @@ pub(super) async fn revoke(call: Call) -> Answer {
 
 /// `GET /{id}/tokens/list/{offset}/{size}`
 pub(super) async fn list(call: Call) -> Answer {
-    listed(&call, Shelf::Tokens, None, |document| TokenRecord::from_json(document).0.to_json()).await
+    listed(&call, Shelf::Tokens, None, |document| TokenRecord::from_json(document).0.to_rest_json()).await
 }
 
 /// Deletes documents of the path's stream.

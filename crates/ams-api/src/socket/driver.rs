@@ -15,9 +15,9 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{broadcast, mpsc};
 use tracing::{debug, info};
 
-use super::translate::{end_of, publish_request, refusal_of, rendition_of, shown_broadcast};
+use super::translate::{end_of, play_request, publish_request, refusal_of, rendition_of, shown_broadcast};
 use crate::port::{
-    Answer, Caller, EndReason, Node, Offer, Opened, PlayRequest, Refusal, Rendition, SessionEvent, SessionId, WaitGuard,
+    Answer, Caller, EndReason, Node, Offer, Opened, Refusal, Rendition, SessionEvent, SessionId, WaitGuard,
 };
 use crate::refusals::Refusals;
 use crate::state::ApiState;
@@ -185,9 +185,7 @@ impl Driver {
             }
             Effect::OpenViewer { leg, wish } => {
                 self.hold(leg, &wish.stream);
-                // The SDK cannot say whether it wants a data channel: it expects to be offered one.
-                let request =
-                    PlayRequest { key: self.key(&wish.stream), caller: self.caller.clone(), data_channel: true };
+                let request = play_request(self.key(&wish.stream), self.caller.clone(), wish);
                 self.ask(|node| async move { Done::ViewerOpened(leg, node.open_viewer(request).await) });
             }
             Effect::PublisherOffer { leg, sdp } => match self.session_of(leg) {

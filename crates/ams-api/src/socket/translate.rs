@@ -3,10 +3,10 @@
 //! Owns nothing but the mapping.
 
 use ams_registry::BroadcastRecord;
-use ams_signal::{End, PublishWish};
+use ams_signal::{End, PlayWish, PublishWish};
 use ams_types::StreamKey;
 
-use crate::port::{Caller, EndReason, PublishRequest, Refusal, Rendition};
+use crate::port::{Caller, Credentials, EndReason, PlayRequest, PublishRequest, Refusal, Rendition};
 
 /// Fields of a record that are for operators: a viewer's page gets them as null.
 const PRIVATE_FIELDS: [&str; 10] = [
@@ -29,7 +29,17 @@ pub(super) fn publish_request(key: StreamKey, caller: Caller, wish: PublishWish)
         stream_name: wish.stream_name,
         meta_data: wish.meta_data,
         main_track: wish.main_track,
+        credentials: credentials(wish.credentials),
     }
+}
+
+pub(super) fn play_request(key: StreamKey, caller: Caller, wish: PlayWish) -> PlayRequest {
+    // The SDK cannot say whether it wants a data channel: it expects to be offered one.
+    PlayRequest { key, caller, data_channel: true, room: wish.room, credentials: credentials(wish.credentials) }
+}
+
+fn credentials(said: ams_signal::Credentials) -> Credentials {
+    Credentials::new(said.token, said.subscriber_id, said.subscriber_code)
 }
 
 pub(super) fn refusal_of(refusal: &Refusal) -> ams_signal::Refusal {
@@ -38,6 +48,7 @@ pub(super) fn refusal_of(refusal: &Refusal) -> ams_signal::Refusal {
         Refusal::NotLive(_) => ams_signal::Refusal::NotLive,
         Refusal::InUse(_) => ams_signal::Refusal::InUse(sentence),
         Refusal::EdgeTakesNoPublishers(_) | Refusal::OriginTakesNoViewers => ams_signal::Refusal::NotAllowed(sentence),
+        Refusal::Denied(denial) => ams_signal::Refusal::Denied { word: denial.wire_name(), sentence },
         Refusal::RegistryUnavailable => ams_signal::Refusal::DataStore(sentence),
         Refusal::Busy { .. } => ams_signal::Refusal::Busy(sentence),
         Refusal::BadDescription(_) => ams_signal::Refusal::BadDescription(sentence),

@@ -7,9 +7,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ams_access::Secret;
 use ams_api::port::{Door, EndReason, SessionEvent, SessionId};
 use ams_media::StreamTracks;
-use ams_registry::{ClaimRequest, Lease, OriginAddress};
+use ams_registry::{ClaimRequest, Lease, OriginAddress, TokenUse};
 use ams_relay::Redial;
 use ams_rtc::sdp::PlayOffer;
 use ams_types::{Epoch, StreamKey};
@@ -221,6 +222,28 @@ pub struct Session {
     pub started: bool,
     /// A publisher closed its transport.
     pub left: bool,
+    /// What it was let in with, if that is to be remembered.
+    pub visit: Option<Box<Visit>>,
+}
+
+/// What somebody was let in with.
+#[derive(Clone, Debug)]
+pub struct Visit {
+    /// What stays the same when the client connects again.
+    pub owner: String,
+    /// Who it says it is.
+    pub subscriber: Option<String>,
+    /// The one-time token it used up.
+    pub token: Option<UsedToken>,
+}
+
+/// A one-time token that was used up.
+#[derive(Clone, Debug)]
+pub struct UsedToken {
+    /// The token.
+    pub id: Secret,
+    /// The use, as it was last written.
+    pub used: TokenUse,
 }
 
 impl Session {
@@ -325,6 +348,17 @@ impl Directory {
             Origin::Published { session, .. } => Some(session.clone()),
             Origin::Pulled { .. } | Origin::Lost => None,
         }
+    }
+
+    /// The sessions of a stream here.
+    pub fn sessions_of(&self, key: &StreamKey) -> impl Iterator<Item = (&SessionId, &Session)> {
+        let stream = self.streams.get(key);
+        let publisher = stream.and_then(|stream| match &stream.origin {
+            Origin::Published { session, .. } => Some(session),
+            Origin::Pulled { .. } | Origin::Lost => None,
+        });
+        let viewers = stream.into_iter().flat_map(|stream| &stream.viewers);
+        viewers.chain(publisher).filter_map(|id| self.sessions.get(id).map(|session| (id, session)))
     }
 
     /// Notes that a session's transport is on `shard`.

@@ -114,6 +114,7 @@ impl NodeCore {
         let Some(removed) = self.directory().remove_session(clock::now(), session) else { return false };
         let ended = removed.session;
         debug!(stream_id = %ended.key, session = %session.0, ?reason, "session ended");
+        self.leave(&ended);
         if close_peer && let Some(shard) = ended.shard {
             self.command(shard, ShardCommand::ClosePeer { peer: ended.peer }).await;
         }

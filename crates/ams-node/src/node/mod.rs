@@ -6,6 +6,7 @@
 //! - [`directory`]: what is held, as plain data
 //! - [`publish`], [`play`], [`serve`]: the three things a stream does here: come in, go out to viewers, go out to edges
 //! - [`pulls`], [`interruptions`]: streams that are elsewhere, and streams that lost their source
+//! - [`access`]: who may, by the application's rules
 //! - [`claims`], [`suspicion`], [`around`]: the right to an id, whether another's still stands, and what nodes tell each other
 //! - [`links`]: relay links to origins, and those of edges to us
 //! - [`events`]: what shards report
@@ -15,6 +16,7 @@
 //! - [`port`]: the port for the API
 //! - [`run`], [`drain`]: start and stop, in order, and leaving without anybody noticing
 
+mod access;
 mod around;
 mod claims;
 pub mod directory;
@@ -59,6 +61,7 @@ use crate::config::Config;
 use crate::net::Net;
 use crate::shard::ShardHandle;
 use crate::shard::protocol::{LinkId, PeerId, ShardCommand, ShardNo};
+use access::Access;
 use around::KnownNodes;
 use claims::Unreleased;
 use directory::Directory;
@@ -92,6 +95,7 @@ pub struct NodeCore {
     order: tokio::sync::Mutex<()>,
     links: OriginLinks,
     settings: Settings,
+    access: Access,
     watched: Watched,
     known_nodes: KnownNodes,
     unreleased: Unreleased,

@@ -13,6 +13,7 @@ use ams_types::{MediaKind, Ssrc, StreamKey};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
+use super::access::Entry;
 use super::directory::{Role, Session};
 use super::publish::bad_description;
 use super::pulls::Attached;
@@ -41,6 +42,7 @@ impl NodeCore {
     pub(super) async fn open_viewer(self: &Arc<Self>, request: PlayRequest) -> Result<Opened<Offer>, Refusal> {
         // First: a full node pulls nothing.
         let seat = self.take_seat()?;
+        let pass = self.admit(&Entry::of_viewer(&request)).await?;
         let stream = self.attach(&request.key).await?;
         let shard = seat.shard;
         let (mut local, mut transport) = self.local_description(shard);
@@ -60,6 +62,7 @@ impl NodeCore {
         let etag = setup.transport.local.ufrag().to_owned();
         let role = Role::Viewer { offer: Some(Box::new(offer)) };
         let (session, events) = self.add_viewer(&request, shard, stream, role, etag, setup).await?;
+        self.check_in(&session, &request.key, pass).await?;
         Ok(Opened { session, value, events })
     }
 
@@ -72,6 +75,7 @@ impl NodeCore {
         let offer = RemoteSdp::parse(sdp).map_err(bad_description)?;
         // First: a full node pulls nothing.
         let seat = self.take_seat()?;
+        let pass = self.admit(&Entry::of_viewer(&request)).await?;
         let stream = self.attach(&request.key).await?;
         let shard = seat.shard;
         let (local, mut transport) = self.local_description(shard);
@@ -90,6 +94,7 @@ impl NodeCore {
         let value = Answer { sdp: answer.sdp, etag: etag.clone() };
         let role = Role::Viewer { offer: None };
         let (session, events) = self.add_viewer(&request, shard, stream, role, etag, setup).await?;
+        self.check_in(&session, &request.key, pass).await?;
         Ok(Opened { session, value, events })
     }
 
@@ -137,6 +142,7 @@ impl NodeCore {
                 candidates: 0,
                 started: false,
                 left: false,
+                visit: None,
             };
             directory.sessions.insert(session.clone(), entry);
             directory.peers.insert(peer, session.clone());

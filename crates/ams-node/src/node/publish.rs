@@ -17,6 +17,7 @@ use ams_types::{MediaKind, StreamKey};
 use tokio::sync::mpsc;
 use tracing::info;
 
+use super::access::Entry;
 use super::claims::{Claimed, Claiming};
 use super::directory::{Origin, Publication, Role, Session};
 use super::pulls::Attached;
@@ -42,6 +43,7 @@ impl NodeCore {
             return Err(self.full("publishers"));
         }
         let key = request.key.clone();
+        let pass = self.admit(&Entry::of_publisher(&request)).await?;
         let claiming = Claiming::begin(self, &key).ok_or_else(|| Refusal::InUse(key.id.clone()))?;
         self.make_way(&key).await?;
         let releasing = self.directory().releasing.get(&key).cloned();
@@ -79,6 +81,7 @@ impl NodeCore {
                 candidates: 0,
                 started: false,
                 left: false,
+                visit: None,
             };
             directory.sessions.insert(session.clone(), entry);
             directory.peers.insert(peer, session.clone());
@@ -92,6 +95,7 @@ impl NodeCore {
         }
         drop((order, claiming));
         self.watch_start(session.clone());
+        self.check_in(&session, &key, pass).await?;
         info!(stream_id = %key, session = %session.0, door = ?request.caller.door, "publisher accepted");
         Ok(Opened { session, value: (), events: receiver })
     }

@@ -22,6 +22,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::access::Access;
 use super::around::KnownNodes;
 use super::claims::Unreleased;
 use super::directory::Directory;
@@ -237,7 +238,8 @@ impl NodeCore {
             shards,
             addresses,
             links: OriginLinks::default(),
-            settings: Settings::default(),
+            settings: Settings::new(config.media.resume_window),
+            access: Access::new(),
             watched: Watched::default(),
             known_nodes: KnownNodes::default(),
             unreleased: Unreleased::default(),
@@ -271,6 +273,7 @@ impl NodeCore {
         self.tasks.spawn(Arc::clone(self).registry_watch_loop());
         self.tasks.spawn(Arc::clone(self).waiting_loop());
         self.tasks.spawn(Arc::clone(self).settings_loop());
+        self.tasks.spawn(Arc::clone(self).visits_loop());
         self.tasks.spawn(Arc::clone(self).stale_loop());
         self.tasks.spawn(Arc::clone(self).idle_loop());
         self.tasks.spawn(Arc::clone(self).interruptions_loop());

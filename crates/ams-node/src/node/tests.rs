@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ams_api::port::{
-    Caller, Door, EndReason, Node, Opened, PlayRequest, PublishRequest, Refusal, SessionEvent, SessionId,
+    Caller, Credentials, Door, EndReason, Node, Opened, PlayRequest, PublishRequest, Refusal, SessionEvent, SessionId,
 };
 use ams_registry::Registry;
 use ams_rtc::transport::CloseReason;
@@ -69,6 +69,7 @@ impl Running {
             stream_name: String::new(),
             meta_data: String::new(),
             main_track: String::new(),
+            credentials: Credentials::default(),
         };
         self.node.open_publisher(request).await
     }
@@ -146,7 +147,13 @@ impl Cluster {
 type Viewer = (SessionId, mpsc::Receiver<SessionEvent>);
 
 async fn play(node: NodeHandle, id: &str) -> Result<Viewer, Refusal> {
-    let request = PlayRequest { key: key(id), caller: caller(), data_channel: false };
+    let request = PlayRequest {
+        key: key(id),
+        caller: caller(),
+        data_channel: false,
+        room: String::new(),
+        credentials: Credentials::default(),
+    };
     node.open_viewer(request).await.map(|opened| (opened.session, opened.events))
 }
 

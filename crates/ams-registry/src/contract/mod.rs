@@ -82,6 +82,7 @@ contract! {
         settings_are_every_nodes_and_keep_what_nobody_knows,
         a_streams_documents_are_its_own,
         expired_tokens_are_swept_out,
+        a_token_is_used_by_one_at_a_time,
     }
     documents: {
         a_document_with_wrong_types_can_be_read_listed_and_claimed,

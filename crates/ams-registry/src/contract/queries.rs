@@ -8,7 +8,7 @@ use super::bench::{Bench, NOW, app, claim_by, key, live_at};
 use crate::record::{JsonMap, broadcast};
 use crate::{
     AppSettingsRecord, BroadcastEdit, BroadcastQuery, BroadcastRecord, LiveTotals, Search, Shelf, Sort, Status,
-    Upserted,
+    TokenUse, Upserted,
 };
 
 fn map(value: Value) -> JsonMap {
@@ -172,4 +172,33 @@ pub(super) async fn expired_tokens_are_swept_out(bench: &Bench) {
     let left = bench.a.list_documents(&key("s"), Shelf::Tokens, None, 0, 50).await.unwrap();
     assert_eq!(left.iter().map(|token| &token["tokenId"]).collect::<Vec<_>>(), ["new"]);
     assert_eq!(bench.a.list_documents(&key("t"), Shelf::Tokens, None, 0, 50).await.unwrap().len(), 3);
+}
+
+pub(super) async fn a_token_is_used_by_one_at_a_time(bench: &Bench) {
+    let token = map(json!({ "expireDate": 10, "type": "play" }));
+    bench.a.put_document(&key("s"), Shelf::Tokens, "one", &token).await.unwrap();
+    let found = bench.b.find_token(&app(), "one").await.unwrap().unwrap();
+    assert_eq!((found.stream_id.as_deref(), found.token_use()), (Some("s"), None));
+    assert_eq!(bench.b.find_token(&app(), "two").await.unwrap(), None);
+
+    let used = |by: &str, at_ms| TokenUse { by: by.to_owned(), at_ms };
+    let (mine, yours) = (used("me", 5), used("you", 5));
+    let s = key("s");
+    let (a, b) = tokio::join!(bench.a.use_token(&s, "one", None, &mine), bench.b.use_token(&s, "one", None, &yours));
+    let (a, b) = (a.unwrap(), b.unwrap());
+    assert!(a != b, "one of two alone");
+    let winner = if a { mine } else { yours };
+    for (name, stream, id, before, after, want) in [
+        ("repeated", "s", "one", None, winner.clone(), true),
+        ("too late", "s", "one", None, used("they", 6), false),
+        ("seen again", "s", "one", Some(winner.clone()), used(&winner.by, 7), true),
+        ("by what it was", "s", "one", Some(winner.clone()), used(&winner.by, 8), false),
+        ("another stream's", "t", "one", None, used("me", 9), false),
+        ("none there is", "s", "two", None, used("me", 9), false),
+    ] {
+        assert_eq!(bench.b.use_token(&key(stream), id, before.as_ref(), &after).await.unwrap(), want, "{name}");
+    }
+    let found = bench.a.find_token(&app(), "one").await.unwrap().unwrap();
+    assert_eq!(found.token_use(), Some(used(&winner.by, 7)));
+    assert_eq!((found.expire_date, found.to_rest_json().contains_key("amsUsedBy")), (10, false));
 }

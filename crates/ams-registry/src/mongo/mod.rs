@@ -43,7 +43,7 @@ use crate::record::misread::Misreads;
 use crate::record::node::ClusterNodeRecord;
 use crate::record::settings::AppSettingsRecord;
 use crate::record::stream_info::{self, StreamInfoRecord};
-use crate::record::token::Shelf;
+use crate::record::token::{Shelf, TokenRecord, TokenUse};
 use crate::registry::{Answer, Registry, RegistryStats, StreamLocation, Upserted};
 use crate::status::Status;
 use crate::uri::UriError;
@@ -326,6 +326,20 @@ impl Registry for MongoRegistry {
 
     fn delete_expired_tokens<'a>(&'a self, key: &'a StreamKey, now_secs: i64) -> Answer<'a, u64> {
         self.call("deleting expired tokens", self.do_delete_expired_tokens(key, now_secs))
+    }
+
+    fn find_token<'a>(&'a self, app: &'a AppName, token_id: &'a str) -> Answer<'a, Option<TokenRecord>> {
+        self.call("finding a token", self.do_find_token(app, token_id))
+    }
+
+    fn use_token<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        token_id: &'a str,
+        before: Option<&'a TokenUse>,
+        after: &'a TokenUse,
+    ) -> Answer<'a, bool> {
+        self.call("using a token up", self.do_use_token(key, token_id, before, after))
     }
 
     fn stats(&self) -> RegistryStats {

@@ -11,7 +11,7 @@ use crate::error::RegistryError;
 use crate::record::JsonMap;
 use crate::record::field::Field;
 use crate::record::settings::{self, AppSettingsRecord};
-use crate::record::token::Shelf;
+use crate::record::token::{Shelf, TokenRecord, TokenUse};
 use crate::registry::{APP_SETTINGS_MAX, DOCUMENT_LIST_MAX, DOCUMENTS_PER_STREAM_MAX, Upserted};
 
 impl MongoRegistry {
@@ -144,6 +144,37 @@ impl MongoRegistry {
         let expired = doc! { "streamId": key.id.as_str(), "expireDate": { "$lt": now_secs } };
         let deleted = self.shelf(key, Shelf::Tokens)?.delete_many(expired).await;
         Ok(deleted.map_err(|e| classify("deleting expired tokens", &e))?.deleted_count)
+    }
+
+    pub(super) async fn do_find_token(
+        &self,
+        app: &AppName,
+        token_id: &str,
+    ) -> Result<Option<TokenRecord>, RegistryError> {
+        let tokens: Collection<RawDocumentBuf> = self.app_database(app)?.collection(Shelf::Tokens.collection());
+        let found = tokens.find_one(doc! { "tokenId": token_id }).sort(doc! { "_id": 1 }).await;
+        let found = found.map_err(|e| classify("finding a token", &e))?;
+        let read = |document: RawDocumentBuf| {
+            let document = without_mapper(convert::to_json(&document));
+            self.misreads.note(Shelf::Tokens.collection(), TokenRecord::from_json(document))
+        };
+        Ok(found.map(read))
+    }
+
+    pub(super) async fn do_use_token(
+        &self,
+        key: &StreamKey,
+        token_id: &str,
+        before: Option<&TokenUse>,
+        after: &TokenUse,
+    ) -> Result<bool, RegistryError> {
+        let used = |by: &TokenUse| doc! { "amsUsedBy": by.by.as_str(), "amsUsedAt": by.at_ms };
+        let before = before.map_or_else(|| doc! { "amsUsedBy": null }, used);
+        let mut filter = of(key, Shelf::Tokens, Some(token_id));
+        // A call whose answer was lost may be repeated.
+        filter.insert("$or", vec![before, used(after)]);
+        let done = self.shelf(key, Shelf::Tokens)?.update_one(filter, doc! { "$set": used(after) }).await;
+        Ok(done.map_err(|e| classify("using a token up", &e))?.matched_count > 0)
     }
 
     pub(super) async fn do_delete_documents(

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::field::record;
+use super::field::{JsonMap, record};
 
 /// Which kind of document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +52,33 @@ record! {
         kind: Option<String> = None => "type",
         /// The room it is for.
         room_id: Option<String> = None => "roomId",
+        /// Who used it up; unset before. Ours: AMS deletes a token when it is used.
+        used_by: Option<String> = None => "amsUsedBy",
+        /// When that session was last seen, ms since 1970.
+        used_at_ms: i64 = 0 => "amsUsedAt",
+    }
+}
+
+/// That a token is used up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenUse {
+    /// Who used it.
+    pub by: String,
+    /// When that session was last seen, ms since 1970.
+    pub at_ms: i64,
+}
+
+impl TokenRecord {
+    /// Who used it up, if anybody did.
+    pub fn token_use(&self) -> Option<TokenUse> {
+        self.used_by.clone().map(|by| TokenUse { by, at_ms: self.used_at_ms })
+    }
+
+    /// The token as AMS shows it.
+    pub fn to_rest_json(&self) -> JsonMap {
+        let mut shown = self.to_json();
+        shown.retain(|name, _| !name.starts_with("ams"));
+        shown
     }
 }
 

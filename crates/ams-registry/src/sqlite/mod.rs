@@ -40,7 +40,7 @@ use crate::record::edit::BroadcastEdit;
 use crate::record::misread::Misreads;
 use crate::record::node::ClusterNodeRecord;
 use crate::record::settings::AppSettingsRecord;
-use crate::record::token::Shelf;
+use crate::record::token::{Shelf, TokenRecord, TokenUse};
 use crate::registry::{Answer, Registry, RegistryStats, StreamLocation, Upserted};
 use crate::status::Status;
 
@@ -370,6 +370,24 @@ impl Registry for SqliteRegistry {
         let stream = key.id.clone();
         self.in_app("deleting expired tokens", Side::Write, &key.app, move |c, scope| {
             query::delete_expired_tokens(c, scope, &stream, now_secs)
+        })
+    }
+
+    fn find_token<'a>(&'a self, app: &'a AppName, token_id: &'a str) -> Answer<'a, Option<TokenRecord>> {
+        let id = token_id.to_owned();
+        self.in_app("finding a token", Side::Read, app, move |c, scope| query::find_token(c, scope, &id))
+    }
+
+    fn use_token<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        token_id: &'a str,
+        before: Option<&'a TokenUse>,
+        after: &'a TokenUse,
+    ) -> Answer<'a, bool> {
+        let (stream, id, before, after) = (key.id.clone(), token_id.to_owned(), before.cloned(), after.clone());
+        self.in_app("using a token up", Side::Write, &key.app, move |c, scope| {
+            query::use_token(c, scope, &stream, &id, before.as_ref(), &after)
         })
     }
 

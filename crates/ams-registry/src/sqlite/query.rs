@@ -15,7 +15,7 @@ use crate::record::edit::BroadcastEdit;
 use crate::record::field::apply;
 use crate::record::misread::Misreads;
 use crate::record::settings::{self, AppSettingsRecord};
-use crate::record::token::Shelf;
+use crate::record::token::{Shelf, TokenRecord, TokenUse};
 use crate::registry::{APP_SETTINGS_MAX, BROADCAST_LIST_MAX, DOCUMENT_LIST_MAX, DOCUMENTS_PER_STREAM_MAX, Upserted};
 
 /// Calls `each` with every record `query` finds, in order, until it says no.
@@ -241,4 +241,46 @@ pub(super) fn delete_expired_tokens(
         params![scope.app, Shelf::Tokens.collection(), stream_id.as_str(), now_secs],
     )?;
     Ok(deleted as u64)
+}
+
+pub(super) fn find_token(connection: &Connection, scope: Scope<'_>, token_id: &str) -> Result<Option<TokenRecord>> {
+    let shelf = Shelf::Tokens.collection();
+    let mut query = connection.prepare_cached(
+        "SELECT document FROM stream_document WHERE app = ?1 AND shelf = ?2 AND id = ?3 ORDER BY rowid LIMIT 1",
+    )?;
+    let found: Option<String> = query.query_row(params![scope.app, shelf, token_id], |row| row.get(0)).optional()?;
+    let read = |text: String| TokenRecord::from_json(parse(&text, scope.misreads, shelf));
+    Ok(found.map(|text| scope.misreads.note(shelf, read(text))))
+}
+
+pub(super) fn use_token(
+    connection: &mut Connection,
+    scope: Scope<'_>,
+    stream_id: &StreamId,
+    token_id: &str,
+    before: Option<&TokenUse>,
+    after: &TokenUse,
+) -> Result<bool> {
+    let transaction = begin(connection)?;
+    let shelf = Shelf::Tokens.collection();
+    let found: Option<(i64, String)> = transaction
+        .query_row(
+            "SELECT rowid, document FROM stream_document
+             WHERE app = ?1 AND shelf = ?2 AND stream_id = ?3 AND id = ?4 ORDER BY rowid LIMIT 1",
+            params![scope.app, shelf, stream_id.as_str(), token_id],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?;
+    let Some((row, document)) = found else { return Ok(false) };
+    let mut document = parse(&document, scope.misreads, shelf);
+    let used = scope.misreads.note(shelf, TokenRecord::from_json(document.clone())).token_use();
+    // A call whose answer was lost may be repeated.
+    if used.as_ref() != before && used.as_ref() != Some(after) {
+        return Ok(false);
+    }
+    document.insert("amsUsedBy".to_owned(), after.by.as_str().into());
+    document.insert("amsUsedAt".to_owned(), after.at_ms.into());
+    transaction.execute("UPDATE stream_document SET document = ?2 WHERE rowid = ?1", params![row, text(&document)])?;
+    transaction.commit()?;
+    Ok(true)
 }

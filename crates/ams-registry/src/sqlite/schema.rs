@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 /// Counts changes of the tables below; a file with a higher number is from a later version and left alone.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS broadcast (
@@ -28,6 +28,7 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS stream_document (
         app TEXT NOT NULL, shelf TEXT NOT NULL, stream_id TEXT NOT NULL, id TEXT NOT NULL, document TEXT NOT NULL);
     CREATE INDEX IF NOT EXISTS stream_document_stream ON stream_document (app, shelf, stream_id, id);
+    CREATE INDEX IF NOT EXISTS stream_document_id ON stream_document (app, shelf, id);
 ";
 
 /// What a connection is for.
@@ -87,7 +88,7 @@ fn make_tables(connection: &mut Connection) -> Result<(), String> {
     let version = |c: &Connection| c.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(words)?;
     match version(&transaction).map_err(words)? {
-        // Every version so far has only added tables.
+        // Every version so far has only added tables and indexes.
         0..SCHEMA_VERSION => {
             transaction.execute_batch(TABLES).map_err(words)?;
             transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(words)?;

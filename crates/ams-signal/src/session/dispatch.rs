@@ -34,12 +34,12 @@ impl Session {
         };
         let subscriber = message.subscriber_id.map(|id| cut(id, SUBSCRIBER_ID_LEN_MAX));
         match message.command {
-            Command::Publish { stream_name, main_track, meta_data, video, audio, token } => {
-                let wish = PublishWish { stream, stream_name, main_track, meta_data, video, audio, token };
+            Command::Publish { stream_name, main_track, meta_data, video, audio, credentials } => {
+                let wish = PublishWish { stream, stream_name, main_track, meta_data, video, audio, credentials };
                 self.publish(wish, subscriber);
             }
-            Command::Play { token, room: _, track_list } => {
-                self.play(PlayWish { stream, token, track_list }, subscriber);
+            Command::Play { credentials, room, track_list } => {
+                self.play(PlayWish { stream, credentials, room, track_list }, subscriber);
             }
             Command::Stop => self.stop(&stream),
             Command::TakeConfiguration { kind, sdp } => self.take_configuration(&stream, kind, sdp),

@@ -197,6 +197,7 @@ impl Session {
             Refusal::NotLive | Refusal::Gone => return self.no_stream_exist(stream, None),
             Refusal::InUse(sentence) => (words::STREAM_ID_IN_USE, sentence),
             Refusal::NotAllowed(sentence) => (words::UNAUTHORIZED_ACCESS, sentence),
+            Refusal::Denied { word, sentence } => (word, sentence),
             Refusal::DataStore(sentence) => (words::DATA_STORE_NOT_AVAILABLE, sentence),
             Refusal::Busy(sentence) => (words::HIGH_RESOURCE_USAGE, sentence),
             Refusal::BadDescription(sentence) => (words::NOT_SET_REMOTE_DESCRIPTION, sentence),

@@ -2,7 +2,7 @@
 
 mod vocabulary;
 
-use ams_signal::effect::{Ask, CloseCode, Effect, End, Event, Leg, PlayWish, Refusal};
+use ams_signal::effect::{Ask, CloseCode, Credentials, Effect, End, Event, Leg, PlayWish, Refusal};
 use ams_signal::{IceServer, RateLimit, Rendition, Session, SignalLimits};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -257,7 +257,12 @@ fn play_from_the_first_frame_to_the_last() {
                 client(json!({"command":"play","streamId":"other"})),
                 vec![Out::Do(Effect::OpenViewer {
                     leg: Leg(1),
-                    wish: PlayWish { stream: sid("other"), token: String::new(), track_list: vec![] },
+                    wish: PlayWish {
+                        stream: sid("other"),
+                        credentials: Credentials::default(),
+                        room: String::new(),
+                        track_list: vec![],
+                    },
                 })],
             )],
         ),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ams_signal::effect::{CloseCode, Effect, End, Event, Leg, Output, PlayWish, PublishWish, Refusal};
+use ams_signal::effect::{CloseCode, Credentials, Effect, End, Event, Leg, Output, PlayWish, PublishWish, Refusal};
 use ams_signal::{IceServer, Session, SignalLimits};
 use serde_json::{Value, json};
 
@@ -116,7 +116,7 @@ pub(crate) fn open_publisher(leg: u64) -> Out {
             meta_data: String::new(),
             video: true,
             audio: true,
-            token: String::new(),
+            credentials: Credentials::default(),
         },
     })
 }
@@ -124,7 +124,12 @@ pub(crate) fn open_publisher(leg: u64) -> Out {
 pub(crate) fn open_viewer(leg: u64) -> Out {
     Out::Do(Effect::OpenViewer {
         leg: Leg(leg),
-        wish: PlayWish { stream: sid("stream1"), token: String::new(), track_list: vec![] },
+        wish: PlayWish {
+            stream: sid("stream1"),
+            credentials: Credentials::default(),
+            room: String::new(),
+            track_list: vec![],
+        },
     })
 }
 

@@ -45,6 +45,7 @@ fn add_viewer(
         candidates: 0,
         started: false,
         left: false,
+        visit: None,
     };
     directory.sessions.insert(session.clone(), entry);
     directory.peers.insert(PeerId(n), session.clone());
@@ -154,6 +155,7 @@ fn a_publisher_leaves_its_stream_to_be_ended() {
         candidates: 0,
         started: false,
         left: false,
+        visit: None,
     };
     directory.sessions.insert(session.clone(), entry);
     add_stream(&mut directory, "s");

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ams_api::port::{
-    Caller, Door, EndReason, Node, Opened, PlayRequest, PublishRequest, Refusal, SessionEvent, SessionId,
+    Caller, Credentials, Door, EndReason, Node, Opened, PlayRequest, PublishRequest, Refusal, SessionEvent, SessionId,
 };
 use ams_rtc::transport::CloseReason;
 use ams_types::StreamKey;
@@ -169,13 +169,20 @@ impl Client {
                 stream_name: String::new(),
                 meta_data: String::new(),
                 main_track: String::new(),
+                credentials: Credentials::default(),
             };
             let Opened { session, events, .. } = node.open_publisher(request).await?;
             world.truth.borrow_mut().publishes(run, &self.key, &session);
             node.publisher_offer(&session, OFFER.to_owned()).await?;
             (session, events)
         } else {
-            let request = PlayRequest { key: self.key.clone(), caller: Self::caller(), data_channel: false };
+            let request = PlayRequest {
+                key: self.key.clone(),
+                caller: Self::caller(),
+                credentials: Credentials::default(),
+                room: String::new(),
+                data_channel: false,
+            };
             let Opened { session, events, .. } = node.open_viewer(request).await?;
             (session, events)
         };

@@ -11,7 +11,7 @@ use ams_registry::{
     Answer, AppSettingsRecord, BroadcastEdit, BroadcastQuery, BroadcastRecord, Claim, ClaimError, ClaimRequest,
     ClusterNodeRecord, InPlaceRegistry, JsonMap, Lease, LeftoverRequest, Leftovers, LiveInfo, LiveTotals, Registry,
     RegistryConfig, RegistryError, RegistryStats, ReleaseReason, Released, Shelf, Status, StreamLocation,
-    StreamQuality, Upserted,
+    StreamQuality, TokenRecord, TokenUse, Upserted,
 };
 use ams_types::{AppName, Epoch, NodeId, StreamId, StreamKey};
 use futures_util::future::BoxFuture;
@@ -303,6 +303,20 @@ impl Registry for Client {
 
     fn delete_expired_tokens<'a>(&'a self, key: &'a StreamKey, now_secs: i64) -> Answer<'a, u64> {
         self.call("deleting tokens", async move { self.inner.delete_expired_tokens(key, now_secs).await })
+    }
+
+    fn find_token<'a>(&'a self, app: &'a AppName, token_id: &'a str) -> Answer<'a, Option<TokenRecord>> {
+        self.call("finding a token", async move { self.inner.find_token(app, token_id).await })
+    }
+
+    fn use_token<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        token_id: &'a str,
+        before: Option<&'a TokenUse>,
+        after: &'a TokenUse,
+    ) -> Answer<'a, bool> {
+        self.call("using a token", async move { self.inner.use_token(key, token_id, before, after).await })
     }
 
     fn stats(&self) -> RegistryStats {
