@@ -3,14 +3,14 @@
 //! Synchronous functions over a connection: no thread, no deadline, no clock. A record is read, changed field by field
 //! as JSON, and written back whole; unknown fields ride along.
 
-use ams_types::{Epoch, NodeId, StreamId};
+use ams_types::{AppName, Epoch, NodeId, StreamId};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::claim::{
     self, Claim, ClaimError, ClaimRequest, EPOCH_MEMORY_MS, Lease, LiveInfo, ReleaseReason, Released, StreamQuality,
 };
 use crate::error::RegistryError;
-use crate::leftovers::{self, Leftover, LeftoverRequest, Leftovers};
+use crate::leftovers::{self, Ended, Leftover, LeftoverRequest, Leftovers};
 use crate::record::broadcast::{self, BroadcastRecord, epoch_from_stored, epoch_to_stored};
 use crate::record::field::{Changes, Field, JsonMap, apply};
 use crate::record::misread::Misreads;
@@ -359,7 +359,12 @@ pub(super) fn set_viewer_count(
     Ok(true)
 }
 
-pub(super) fn clean(connection: &mut Connection, scope: Scope<'_>, request: &LeftoverRequest) -> Result<Leftovers> {
+pub(super) fn clean(
+    connection: &mut Connection,
+    scope: Scope<'_>,
+    app: &AppName,
+    request: &LeftoverRequest,
+) -> Result<Leftovers> {
     let transaction = begin(connection)?;
     let mut cleaned = Leftovers::default();
     let ids: Vec<String> = {
@@ -368,8 +373,9 @@ pub(super) fn clean(connection: &mut Connection, scope: Scope<'_>, request: &Lef
     };
     for id in ids {
         let Some(row) = scope.find(&transaction, &id)? else { continue };
+        let was_live = Ended::of(app, &row.record);
         match leftovers::decide(&row.record, request) {
-            Leftover::Leave => {}
+            Leftover::Leave => continue,
             Leftover::Delete => {
                 delete(&transaction, &row)?;
                 cleaned.deleted += 1;
@@ -379,6 +385,7 @@ pub(super) fn clean(connection: &mut Connection, scope: Scope<'_>, request: &Lef
                 cleaned.finished += 1;
             }
         }
+        cleaned.ended.extend(was_live);
     }
     let infos = transaction.execute(
         "DELETE FROM stream_info WHERE app = ?1 AND host = ?2 AND origin_port = ?3",
