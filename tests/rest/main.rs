@@ -11,6 +11,7 @@ mod owners;
 mod server;
 mod settings;
 mod tokens;
+mod webhooks;
 
 use std::time::Duration;
 

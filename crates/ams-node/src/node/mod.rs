@@ -12,6 +12,7 @@
 //! - [`metrics`]: what all of it counts
 //! - [`registry_tasks`]: heartbeats, the waiting list
 //! - [`settings`]: applications' settings, kept fresh
+//! - [`webhooks`]: what applications are told
 //! - [`port`]: the port for the API
 //! - [`run`], [`drain`]: start and stop, in order, and leaving without anybody noticing
 
@@ -35,6 +36,7 @@ mod settings;
 mod suspicion;
 #[cfg(test)]
 mod tests;
+pub(crate) mod webhooks;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -62,6 +64,7 @@ use links::OriginLinks;
 use load::{ShardLoads, Shortage};
 use settings::Settings;
 use suspicion::Watched;
+use webhooks::Webhooks;
 
 /// Streams that became playable, kept for sockets that are slow to listen.
 const STARTS_KEPT: usize = 1024;
@@ -85,6 +88,7 @@ pub struct NodeCore {
     order: tokio::sync::Mutex<()>,
     links: OriginLinks,
     settings: Settings,
+    webhooks: Webhooks,
     watched: Watched,
     known_nodes: KnownNodes,
     unreleased: Unreleased,

@@ -46,6 +46,10 @@ impl NodeCore {
         };
         let result = self.registry.clean_own_leftovers(&request).await;
         self.note_registry(&result);
+        // Their publishers may come back to this run, or to another node.
+        for ended in result.iter().flat_map(|found| &found.ended) {
+            self.note_released(ended, true);
+        }
         if let Ok(found) = result
             && found.deleted + found.finished + found.infos_deleted > 0
         {

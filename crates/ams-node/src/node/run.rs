@@ -30,6 +30,7 @@ use super::load::ShardLoads;
 use super::port::NodeHandle;
 use super::settings::Settings;
 use super::suspicion::Watched;
+use super::webhooks::Webhooks;
 use super::{NodeCore, STARTS_KEPT};
 use crate::config::{Config, Mode};
 use crate::exit::{Exit, ExitError};
@@ -128,6 +129,7 @@ pub async fn run_with<F: Future<Output = ()>>(
     let addresses = candidates(&ice, 0, ipv6)
         .map_err(|error| ExitError::new(Exit::Config, error.to_string()).hint("name the address with --public-ip"))?;
 
+    let webhooks = Webhooks::new(&config.webhooks).map_err(|problem| ExitError::new(Exit::Config, problem))?;
     let incarnation = Incarnation(rand::random());
     let node = Arc::new(NodeCore {
         id: config.node_id.clone(),
@@ -155,6 +157,7 @@ pub async fn run_with<F: Future<Output = ()>>(
         addresses: addresses.into_iter().map(|a| a.ip()).collect(),
         links: OriginLinks::default(),
         settings: Settings::default(),
+        webhooks,
         watched: Watched::default(),
         known_nodes: KnownNodes::default(),
         unreleased: Unreleased::default(),
@@ -191,6 +194,9 @@ pub async fn run_with<F: Future<Output = ()>>(
     node.tasks.spawn(Arc::clone(&node).waiting_loop());
     node.tasks.spawn(Arc::clone(&node).settings_loop());
     node.tasks.spawn(Arc::clone(&node).idle_loop());
+    node.tasks.spawn(Arc::clone(&node).webhook_writer_loop());
+    node.tasks.spawn(Arc::clone(&node).webhook_sender_loop());
+    node.tasks.spawn(Arc::clone(&node).webhook_status_loop());
     node.tasks.spawn(Arc::clone(&node).interruptions_loop());
     node.tasks.spawn(Arc::clone(&node).measure_load_loop());
     if let Some(relay) = relay {
@@ -244,6 +250,7 @@ async fn stop(node: &Arc<NodeCore>, api: &Api, http_cancel: CancellationToken, s
     });
     ends.await;
     node.settle_last().await;
+    node.write_last_webhooks().await;
     // Sockets get their last words before the server goes.
     http_cancel.cancel();
     if !api.shutdown(STOP_LINGER).await || tokio::time::timeout(STOP_LINGER, serving).await.is_err() {

@@ -249,7 +249,8 @@ impl MongoRegistry {
             return Ok(Vec::new());
         }
         let offset = u64::try_from(offset).unwrap_or(u64::MAX).min(i64::MAX.unsigned_abs());
-        let found = self.outbox(app)?.find(doc! { "state": DEAD }).sort(doc! { "createdAt": 1, "_id": 1 });
+        let outbox = self.outbox(app)?;
+        let found = outbox.find(doc! { "state": DEAD }).sort(doc! { "createdAt": 1, "_id": 1 });
         let found = found.skip(offset).limit(i64::try_from(size).unwrap_or(1)).await;
         let found: Vec<RawDocumentBuf> =
             found.map_err(|e| classify(OPERATION, &e))?.try_collect().await.map_err(|e| classify(OPERATION, &e))?;
