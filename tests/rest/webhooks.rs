@@ -231,7 +231,10 @@ fn what_happens_to_a_stream_is_told_once_in_order_and_signed() {
         for (stream, path, name) in [("own", "/app", ""), ("made", "/own?x=1", "A name")] {
             let heard = receiver.heard_of(stream);
             let inner = heard.get(1..heard.len() - 1).context("a start, statuses, an end")?;
-            ensure!(heard.first().is_some_and(|a| a == STARTED) && heard.last().is_some_and(|a| a == ENDED), "{heard:?}");
+            ensure!(
+                heard.first().is_some_and(|a| a == STARTED) && heard.last().is_some_and(|a| a == ENDED),
+                "{heard:?}"
+            );
             ensure!(!inner.is_empty() && inner.iter().all(|action| action == "liveStreamStatus"), "{heard:?}");
             for delivery in receiver.deliveries().iter().filter(|d| d.text("id") == stream) {
                 ensure!(delivery.path == path && delivery.text("streamName") == name, "{delivery:?}");
@@ -345,8 +348,7 @@ fn a_receiver_that_was_away_hears_everything_once_though_an_origin_died() {
         tokio::time::sleep(Duration::from_millis(500)).await;
         other.kill()?;
         drop(orphans);
-        let (moved, gone): (Vec<_>, Vec<_>) =
-            all("orphan").into_iter().enumerate().partition(|(n, _)| n % 2 == 0);
+        let (moved, gone): (Vec<_>, Vec<_>) = all("orphan").into_iter().enumerate().partition(|(n, _)| n % 2 == 0);
         let names = |of: Vec<(usize, String)>| of.into_iter().map(|(_, name)| name).collect::<Vec<_>>();
         let (moved, gone) = (names(moved), names(gone));
         let back = publish_all(origin, &moved).await?;

@@ -257,13 +257,7 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
 
     /// Withdraws events of a stream's earlier publications that were not to be sent before `at_ms`; whether there was one.
     /// Asked again for the same `by`, it says the same.
-    fn withdraw_events<'a>(
-        &'a self,
-        key: &'a StreamKey,
-        action: &'a str,
-        by: Epoch,
-        at_ms: i64,
-    ) -> Answer<'a, bool>;
+    fn withdraw_events<'a>(&'a self, key: &'a StreamKey, action: &'a str, by: Epoch, at_ms: i64) -> Answer<'a, bool>;
 
     /// Takes events that are due, each for one node alone until its lease ends. An event is due when its time has come
     /// and no earlier one of its stream waits.

@@ -14,7 +14,9 @@ use ams_api::port::{
     Rendition, Said, SessionEvent, SessionId, Steer, WaitGuard, Whereabouts,
 };
 use ams_api::{Api, ApiConfig};
-use ams_registry::{AppSettingsRecord, BroadcastRecord, Ended, Registry, RegistryConfig, RegistryError, RegistryUri, connect};
+use ams_registry::{
+    AppSettingsRecord, BroadcastRecord, Ended, Registry, RegistryConfig, RegistryError, RegistryUri, connect,
+};
 use ams_types::{AppName, StreamKey};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

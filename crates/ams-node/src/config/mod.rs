@@ -18,9 +18,9 @@ mod print;
 mod raw;
 mod resolve;
 mod secret;
-mod webhooks;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

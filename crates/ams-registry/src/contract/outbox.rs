@@ -27,14 +27,7 @@ fn event(id: &str, stream: &str, epoch: i64, place: i64) -> OutboxRecord {
 }
 
 fn take_at(by: &str, now_ms: i64) -> TakeEvents {
-    TakeEvents {
-        node: node(by),
-        now_ms,
-        until_ms: now_ms + 30_000,
-        not_to: Vec::new(),
-        per_target: 64,
-        max: 64,
-    }
+    TakeEvents { node: node(by), now_ms, until_ms: now_ms + 30_000, not_to: Vec::new(), per_target: 64, max: 64 }
 }
 
 async fn taken(registry: &dyn Registry, take: &TakeEvents) -> Vec<String> {
@@ -126,7 +119,8 @@ pub(super) async fn of_two_that_take_each_event_goes_to_one(bench: &Bench) {
 
 pub(super) async fn one_target_leaves_room_for_others(bench: &Bench) {
     for n in 0..6 {
-        let slow = OutboxRecord { target: "http://slow:80".into(), ..event(&format!("slow{n}"), &format!("s{n}"), 1, 0) };
+        let slow =
+            OutboxRecord { target: "http://slow:80".into(), ..event(&format!("slow{n}"), &format!("s{n}"), 1, 0) };
         assert!(bench.a.enqueue_event(&app(), &slow).await.unwrap());
     }
     assert!(bench.a.enqueue_event(&app(), &event("quick", "q", 1, 0)).await.unwrap());
@@ -144,8 +138,7 @@ pub(super) async fn an_end_is_withdrawn_by_the_publication_that_goes_on(bench: &
         next_attempt: not_before,
         ..event(&format!("end{epoch}"), "s", epoch, PLACE_LAST)
     };
-    let withdraw =
-        async |by, at| bench.b.withdraw_events(&key("s"), "ended", Epoch(by), at).await.unwrap();
+    let withdraw = async |by, at| bench.b.withdraw_events(&key("s"), "ended", Epoch(by), at).await.unwrap();
     assert!(!withdraw(2, NOW).await, "nothing to withdraw");
     assert!(bench.a.enqueue_event(&app(), &end(1, NOW + 10_000)).await.unwrap());
     assert!(taken(&*bench.a, &take_at("a", NOW + 9000)).await.is_empty(), "it is held back");

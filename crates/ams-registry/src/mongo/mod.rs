@@ -332,13 +332,7 @@ impl Registry for MongoRegistry {
         self.call("keeping a webhook event", self.do_enqueue_event(app, event))
     }
 
-    fn withdraw_events<'a>(
-        &'a self,
-        key: &'a StreamKey,
-        action: &'a str,
-        by: Epoch,
-        at_ms: i64,
-    ) -> Answer<'a, bool> {
+    fn withdraw_events<'a>(&'a self, key: &'a StreamKey, action: &'a str, by: Epoch, at_ms: i64) -> Answer<'a, bool> {
         self.call("withdrawing webhook events", self.do_withdraw_events(key, action, by, at_ms))
     }
 

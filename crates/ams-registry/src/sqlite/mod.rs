@@ -370,13 +370,7 @@ impl Registry for SqliteRegistry {
         self.in_app("keeping a webhook event", Side::Write, app, move |c, scope| outbox::enqueue(c, scope, &event))
     }
 
-    fn withdraw_events<'a>(
-        &'a self,
-        key: &'a StreamKey,
-        action: &'a str,
-        by: Epoch,
-        at_ms: i64,
-    ) -> Answer<'a, bool> {
+    fn withdraw_events<'a>(&'a self, key: &'a StreamKey, action: &'a str, by: Epoch, at_ms: i64) -> Answer<'a, bool> {
         let (stream, action) = (key.id.clone(), action.to_owned());
         self.in_app("withdrawing webhook events", Side::Write, &key.app, move |c, scope| {
             outbox::withdraw(c, scope, &stream, &action, by, at_ms)

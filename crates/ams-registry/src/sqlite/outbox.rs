@@ -106,9 +106,8 @@ pub(super) fn take(connection: &mut Connection, scope: Scope<'_>, take: &TakeEve
                          AND (before.epoch, before.place, before.id) < (it.epoch, it.place, it.id))
              ORDER BY next_attempt, epoch, place LIMIT ?5"
         ))?;
-        let rows = query.query_map(params![scope.app, WAITING, take.now_ms, not_to, LOOKED_AT_MAX], |row| {
-            read(scope, row)
-        })?;
+        let rows =
+            query.query_map(params![scope.app, WAITING, take.now_ms, not_to, LOOKED_AT_MAX], |row| read(scope, row))?;
         rows.collect::<Result<_>>()?
     };
     let (mut taken, mut shares) = (Vec::new(), Shares::default());
@@ -153,13 +152,7 @@ pub(super) fn done(
     Ok(closed > 0)
 }
 
-pub(super) fn failed(
-    connection: &Connection,
-    scope: Scope<'_>,
-    id: &str,
-    node: &NodeId,
-    next_ms: i64,
-) -> Result<bool> {
+pub(super) fn failed(connection: &Connection, scope: Scope<'_>, id: &str, node: &NodeId, next_ms: i64) -> Result<bool> {
     let done = connection.execute(
         "UPDATE webhook_outbox SET attempts = attempts + 1, next_attempt = ?4, leased_until = 0
          WHERE app = ?1 AND id = ?2 AND leased_by = ?3 AND state = ?5",

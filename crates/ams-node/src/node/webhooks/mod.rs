@@ -142,16 +142,7 @@ struct Happening {
 impl Happening {
     fn now(key: &StreamKey, epoch: Epoch, action: Action) -> Self {
         let at_ms = now_ms();
-        Self {
-            key: key.clone(),
-            epoch,
-            action,
-            at_ms,
-            not_before_ms: at_ms,
-            facts: None,
-            former: None,
-            status: None,
-        }
+        Self { key: key.clone(), epoch, action, at_ms, not_before_ms: at_ms, facts: None, former: None, status: None }
     }
 }
 
@@ -175,8 +166,7 @@ impl NodeCore {
         let lease = &publication.lease;
         if publication.told && before != lease.epoch {
             let start = Happening::now(&lease.key, lease.epoch, Action::LiveStreamStarted);
-            let former =
-                Former { epoch: before, goes_on: true, started_ms: start.at_ms, facts: Facts::default() };
+            let former = Former { epoch: before, goes_on: true, started_ms: start.at_ms, facts: Facts::default() };
             self.webhooks.backlog.push(Happening { former: Some(former), ..start });
         }
     }

@@ -229,9 +229,8 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}/hook?x=1", listener.local_addr().unwrap());
             let poster = Poster::new(None).unwrap();
-            let (got, asked) = tokio::join!(post(&url, &poster), async {
-                serve(listener.accept().await.unwrap().0, answer).await
-            });
+            let (got, asked) =
+                tokio::join!(post(&url, &poster), async { serve(listener.accept().await.unwrap().0, answer).await });
             assert_eq!(got.as_ref().map(|s| *s).map_err(|_| ()), want, "{answer:?}: {got:?}");
             assert!(asked.starts_with("POST /hook?x=1 HTTP/1.1\r\n"), "{asked}");
             assert!(asked.to_lowercase().contains("x-ams-event-id: 7\r\n") && asked.ends_with("body"), "{asked}");
@@ -253,10 +252,9 @@ mod tests {
             .with_single_cert(vec![signed.cert.der().clone()], key)
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        for (name, poster, want) in [
-            ("known", Poster::new(Some(&ca_file)).unwrap(), true),
-            ("unknown", Poster::new(None).unwrap(), false),
-        ] {
+        for (name, poster, want) in
+            [("known", Poster::new(Some(&ca_file)).unwrap(), true), ("unknown", Poster::new(None).unwrap(), false)]
+        {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
             let (got, ()) = tokio::join!(post(&url, &poster), async {
