@@ -117,7 +117,8 @@ impl Receiver {
     }
 
     async fn wait(&self, stream: &str, action: &str, limit: Duration) -> Result<()> {
-        let found = eventually(&format!("{action} of {stream}"), limit, || async {
+        let what = format!("{action} of {stream}");
+        let found = eventually(&what, limit, || async {
             self.heard_of(stream).iter().any(|heard| heard == action).then_some(())
         });
         found.await.with_context(|| format!("heard: {:?}", self.heard()))

@@ -243,8 +243,8 @@ impl NodeCore {
 fn status_of(stream: &LocalStream) -> StreamStatus {
     let top = stream.layers.iter().filter(|l| l.kind == MediaKind::Video).max_by_key(|l| l.size.1);
     StreamStatus {
-        width: top.map_or(0, |l| l.size.0.into()),
-        height: top.map_or(0, |l| l.size.1.into()),
+        width: top.map_or(0, |l| l.size.0),
+        height: top.map_or(0, |l| l.size.1),
         received_bytes: stream.layers.iter().map(|l| l.bytes).sum(),
         speed: 1.0,
         ..StreamStatus::default()

@@ -16,7 +16,7 @@ use ams_types::{AppName, StreamKey};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use super::post::{REQUEST_TIMEOUT, Target};
+use super::post::Target;
 use crate::node::{NodeCore, now_ms};
 
 /// Requests to one target at once.
@@ -38,6 +38,8 @@ const RECORD_PAUSE: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Longest time a target is left alone.
 const REST_MAX: Duration = Duration::from_secs(30);
+/// Longest a node that ends waits for what is on its way.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 /// Targets remembered.
 const TARGETS_MAX: usize = 10_000;
 
@@ -107,8 +109,8 @@ impl NodeCore {
                 lanes.retain(|_, lane| lane.in_flight > 0 || lane.rests_until.is_some_and(|until| until > now));
             }
         }
-        // What is on its way may arrive.
-        let _ = tokio::time::timeout(REQUEST_TIMEOUT, async { while flights.join_next().await.is_some() {} }).await;
+        // What is on its way may arrive; the rest is another node's when the lease is over.
+        let _ = tokio::time::timeout(LAST_WAIT, async { while flights.join_next().await.is_some() {} }).await;
     }
 
     /// Takes what is due and there is room for, and sends it; whether there was something.
