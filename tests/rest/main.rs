@@ -12,6 +12,7 @@ mod owners;
 mod server;
 mod settings;
 mod tokens;
+mod webhooks;
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Webhooks: what is sent, how it is signed, when it is sent again.
 //!
 //! Owns AMS's bodies in both content types, and what AMS lacks: an event id, a signature, a back-off. Sends nothing.
-//! Order is not kept between events; receivers go by `timestamp`, and drop an `eventId` they have seen.
+//! Receivers drop an `eventId` they have seen.
 //!
 //! - `event`: what happened, and its body
 //! - `form`: `application/x-www-form-urlencoded`

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ams_access::{Denial, Secret};
-use ams_registry::{AppSettingsRecord, BroadcastRecord, Registry, RegistryError};
+use ams_registry::{AppSettingsRecord, BroadcastRecord, Ended, Registry, RegistryError};
 pub use ams_signal::{Media, Rates, Steer};
 use ams_types::{AppName, NodeId, StreamId, StreamKey};
 use futures_util::future::BoxFuture;
@@ -365,6 +365,9 @@ pub trait Node: Send + Sync + 'static {
 
     /// Sends a text to all data channels of a stream that is published on this node.
     fn say(&self, key: &StreamKey, text: String) -> BoxFuture<'_, Said>;
+
+    /// A publication of a node that cannot be reached was ended here.
+    fn released(&self, ended: &Ended);
 
     /// What nodes of this cluster prove themselves to each other with over HTTP; none without a cluster key.
     fn cluster_secret(&self) -> Option<Secret>;

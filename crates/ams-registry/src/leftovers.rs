@@ -2,7 +2,7 @@
 //!
 //! Owns the decision over one record, never the search for records.
 
-use ams_types::{AppName, Incarnation, NodeId};
+use ams_types::{AppName, Epoch, Incarnation, NodeId, StreamKey};
 
 use crate::record::broadcast::BroadcastRecord;
 use crate::status::Status;
@@ -25,7 +25,7 @@ pub struct LeftoverRequest {
 }
 
 /// What was cleaned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Leftovers {
     /// Zombi records deleted.
     pub deleted: u64,
@@ -33,6 +33,30 @@ pub struct Leftovers {
     pub finished: u64,
     /// `StreamInfo` documents deleted.
     pub infos_deleted: u64,
+    /// Publications that could be played until then.
+    pub ended: Vec<Ended>,
+}
+
+/// A publication that ended without its node saying so.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    /// The stream.
+    pub key: StreamKey,
+    /// The publication.
+    pub epoch: Epoch,
+    /// What its record said.
+    pub record: BroadcastRecord,
+}
+
+impl Ended {
+    /// The publication of a record that is about to be ended; `None` if it never could be played.
+    pub fn of(app: &AppName, record: &BroadcastRecord) -> Option<Self> {
+        if record.status.as_deref().map(Status::from_wire) != Some(Status::Broadcasting) {
+            return None;
+        }
+        let key = StreamKey::new(app.clone(), record.stream_id.parse().ok()?);
+        Some(Self { key, epoch: record.epoch(), record: record.clone() })
+    }
 }
 
 /// What to do with one record.

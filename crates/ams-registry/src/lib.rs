@@ -7,6 +7,7 @@
 //! - [`record`], [`status`]: what is in the documents
 //! - [`query`]: which of them a list shows
 //! - [`claim`], [`leftovers`]: who may publish an id, and what a restarted node cleans up
+//! - [`outbox`]: webhook events, from the one who says them to the one who sends them
 //! - [`registry`], [`error`]: the contract
 //! - `app`: which name an application's records go by
 //! - `gate`: deadline and bounds of every call
@@ -21,6 +22,7 @@ pub mod error;
 mod gate;
 pub mod leftovers;
 mod mongo;
+pub mod outbox;
 pub mod query;
 pub mod record;
 pub mod registry;
@@ -36,12 +38,14 @@ pub use claim::{
 };
 pub use config::RegistryConfig;
 pub use error::RegistryError;
-pub use leftovers::{LeftoverRequest, Leftovers};
+pub use leftovers::{Ended, LeftoverRequest, Leftovers};
+pub use outbox::{OutboxReport, OutboxRules, TakeEvents};
 pub use query::{BroadcastQuery, LiveTotals, Search, Sort};
 pub use record::JsonMap;
 pub use record::broadcast::BroadcastRecord;
 pub use record::edit::{BroadcastEdit, WrongType};
 pub use record::node::ClusterNodeRecord;
+pub use record::outbox::OutboxRecord;
 pub use record::settings::AppSettingsRecord;
 pub use record::stream_info::StreamInfoRecord;
 pub use record::token::{ConnectionEventRecord, Shelf, SubscriberRecord, TokenRecord, TokenUse};

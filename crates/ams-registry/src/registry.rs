@@ -11,11 +11,13 @@ use futures_util::future::BoxFuture;
 use crate::claim::{Claim, ClaimError, ClaimRequest, Lease, LiveInfo, ReleaseReason, Released, StreamQuality};
 use crate::error::RegistryError;
 use crate::leftovers::{LeftoverRequest, Leftovers};
+use crate::outbox::{OutboxReport, OutboxRules, TakeEvents};
 use crate::query::{BroadcastQuery, LiveTotals};
 use crate::record::JsonMap;
 use crate::record::broadcast::BroadcastRecord;
 use crate::record::edit::BroadcastEdit;
 use crate::record::node::ClusterNodeRecord;
+use crate::record::outbox::OutboxRecord;
 use crate::record::settings::AppSettingsRecord;
 use crate::record::stream_info::StreamInfoRecord;
 use crate::record::token::{Shelf, TokenRecord, TokenUse};
@@ -274,6 +276,29 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
         before: Option<&'a TokenUse>,
         after: &'a TokenUse,
     ) -> Answer<'a, bool>;
+
+    /// Keeps a webhook event until it is sent; `false` when there is one of that id, sent or not, which stays as it is.
+    fn enqueue_event<'a>(&'a self, app: &'a AppName, event: &'a OutboxRecord) -> Answer<'a, bool>;
+
+    /// Withdraws events of a stream's earlier publications that were not to be sent before `at_ms`; whether there was one.
+    /// Asked again for the same `by`, it says the same.
+    fn withdraw_events<'a>(&'a self, key: &'a StreamKey, action: &'a str, by: Epoch, at_ms: i64) -> Answer<'a, bool>;
+
+    /// Takes events that are due, each for one node alone until its lease ends. An event is due when its time has come
+    /// and no earlier one of its stream waits.
+    fn take_events<'a>(&'a self, app: &'a AppName, take: &'a TakeEvents) -> Answer<'a, Vec<OutboxRecord>>;
+
+    /// An event was sent; `false` when it is not that node's any more.
+    fn event_done<'a>(&'a self, key: &'a StreamKey, id: &'a str, node: &'a NodeId, now_ms: i64) -> Answer<'a, bool>;
+
+    /// An event could not be sent: it is due again at `next_ms`. `false` when it is not that node's any more.
+    fn event_failed<'a>(&'a self, key: &'a StreamKey, id: &'a str, node: &'a NodeId, next_ms: i64) -> Answer<'a, bool>;
+
+    /// Gives old events up, drops what is beyond the bound and forgets what was remembered long enough.
+    fn tend_outbox<'a>(&'a self, app: &'a AppName, rules: &'a OutboxRules) -> Answer<'a, OutboxReport>;
+
+    /// Events given up within the last day, oldest first; at most [`DOCUMENT_LIST_MAX`].
+    fn list_dead_events<'a>(&'a self, app: &'a AppName, offset: usize, size: usize) -> Answer<'a, Vec<OutboxRecord>>;
 
     /// Numbers for metrics.
     fn stats(&self) -> RegistryStats;

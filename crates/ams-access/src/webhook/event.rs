@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::form;
 use crate::purpose::Purpose;
+use crate::secret::MacKey;
 use crate::time::UnixMs;
 
 /// Most request parameters a body repeats, and the longest of them, in bytes.
@@ -70,9 +71,20 @@ actions! {
     UnexpectedServerShutdown => "unexpectedServerShutdown",
 }
 
-/// Tells events apart: the same for every try. Random.
+/// Tells events apart: the same for every try. Random, or made by [`EventId::of`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventId(pub u128);
+
+impl EventId {
+    /// The id of what happens once in a publication: whoever says it, says it under one id. Nobody without `secret` can
+    /// guess it.
+    pub fn of(secret: &[u8], app: &str, stream_id: &str, epoch: u64, action: Action) -> Self {
+        // No id holds a line break.
+        let facts = format!("webhook event\n{app}\n{stream_id}\n{epoch}\n{}", action.as_str());
+        let mac = MacKey::new(secret).sign(facts.as_bytes());
+        Self(mac.iter().take(16).fold(0, |id, byte| id << 8 | u128::from(*byte)))
+    }
+}
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -342,6 +354,22 @@ mod tests {
         );
         let plain = Event { metadata: Some("just {text".into()), ..event() };
         assert!(json(&plain, Action::EndpointFailed).contains(r#""metadata":"just {text""#));
+    }
+
+    #[test]
+    fn what_happens_once_has_one_id() {
+        let id = |secret: &str, stream, epoch, action| EventId::of(secret.as_bytes(), "live", stream, epoch, action);
+        let started = id("secret", "s", 1, Action::LiveStreamStarted);
+        assert_eq!(started, id("secret", "s", 1, Action::LiveStreamStarted));
+        assert!(started.0 >> 64 != 0 && started.0 as u64 != 0);
+        for other in [
+            id("other", "s", 1, Action::LiveStreamStarted),
+            id("secret", "t", 1, Action::LiveStreamStarted),
+            id("secret", "s", 2, Action::LiveStreamStarted),
+            id("secret", "s", 1, Action::LiveStreamEnded),
+        ] {
+            assert_ne!(started, other);
+        }
     }
 
     #[test]

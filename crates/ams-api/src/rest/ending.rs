@@ -2,7 +2,7 @@
 //!
 //! Owns where an end takes place: here, at the owner, or, when that is gone, in the record alone.
 
-use ams_registry::{BroadcastQuery, BroadcastRecord, ReleaseReason};
+use ams_registry::{BroadcastQuery, BroadcastRecord, Ended, ReleaseReason};
 use ams_types::StreamKey;
 use axum::response::IntoResponse;
 use http::Method;
@@ -149,7 +149,12 @@ async fn stop_here(state: &Shared, key: &StreamKey, record: &BroadcastRecord) ->
     let lease = registry.lookup(key, now).await?.and_then(|found| found.lease(key.clone()));
     let Some(lease) = lease else { return Ok(false) };
     match registry.release(&lease, ReleaseReason::Finished, now).await {
-        Ok(_) => Ok(true),
+        Ok(_) => {
+            if let Some(ended) = Ended::of(&key.app, record) {
+                state.node.released(&ended);
+            }
+            Ok(true)
+        }
         Err(ams_registry::ClaimError::Registry(error)) => Err(error.into()),
         Err(_) => Ok(false),
     }

@@ -155,6 +155,16 @@ mod tests {
 
     use super::*;
 
+    /// What is sent of itself, which is no call but belongs to the same document.
+    const WEBHOOKS: &str = "\n## Webhooks\n\n| action | here |\n|---|---|\n\
+        | `liveStreamStarted` | when the stream can be played |\n\
+        | `liveStreamEnded` | of a lost publisher: when nobody brought the stream back within `media.resume_window` |\n\
+        | `publishTimeoutError` | done |\n\
+        | `liveStreamStatus` | the queues and drops of an encoder are 0 |\n\
+        | all others | never sent |\n\n\
+        Bodies and content types are AMS's, with `eventId` besides. Success is any 2xx; AMS takes 200 alone. In order per \
+        stream; AMS keeps no order. `webhookRetryCount` and `webhookRetryDelay` are the least, not the most, that is done.\n";
+
     fn document() -> String {
         let mut text = String::from(
             "# AMS's REST API, call by call\n\nWritten from the routes by a test of `ams-api` (with `AMS_WRITE_DOCS=1` \
@@ -174,6 +184,7 @@ mod tests {
                 let _ = writeln!(text, "| `{} {}` | {here} |", call.method, call.path);
             }
         }
+        text.push_str(WEBHOOKS);
         text
     }
 

@@ -14,7 +14,9 @@ use ams_api::port::{
     Rendition, Said, SessionEvent, SessionId, Steer, WaitGuard, Whereabouts,
 };
 use ams_api::{Api, ApiConfig};
-use ams_registry::{AppSettingsRecord, BroadcastRecord, Registry, RegistryConfig, RegistryError, RegistryUri, connect};
+use ams_registry::{
+    AppSettingsRecord, BroadcastRecord, Ended, Registry, RegistryConfig, RegistryError, RegistryUri, connect,
+};
 use ams_types::{AppName, StreamKey};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -324,6 +326,8 @@ impl Node for FakeNode {
         self.said.lock().unwrap().push((key.clone(), text));
         std::future::ready(if live { Said::Sent } else { Said::NotHere }).boxed()
     }
+
+    fn released(&self, _ended: &Ended) {}
 
     fn cluster_secret(&self) -> Option<Secret> {
         None

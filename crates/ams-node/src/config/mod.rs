@@ -20,6 +20,7 @@ mod resolve;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +35,7 @@ pub(crate) use drain::DrainConfig;
 pub(crate) use error::{ConfigError, ConfigErrors};
 pub(crate) use media::MediaConfig;
 pub(crate) use raw::{Mode, PortRange};
+pub(crate) use webhooks::WebhookConfig;
 
 use crate::cli::DemoArgs;
 use crate::logging::LogFormat;
@@ -77,6 +79,8 @@ pub(crate) struct Config {
     pub(crate) api: ApiConfig,
     /// How the node leaves.
     pub(crate) drain: DrainConfig,
+    /// How webhooks are sent.
+    pub(crate) webhooks: WebhookConfig,
     /// Limits and times of relay links.
     pub(crate) relay_link: RelayConfig,
     /// Deadlines and limits of calls to the registry.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::drain::DrainConfig;
 use super::media::MediaConfig;
+use super::webhooks::WebhookConfig;
 use crate::logging::LogFormat;
 
 /// Everything that can be written in the file. Field order is irrelevant: [`super::print`] sorts.
@@ -41,6 +42,7 @@ pub(crate) struct RawConfig {
     pub(crate) api: ApiConfig,
     pub(crate) media: MediaConfig,
     pub(crate) drain: DrainConfig,
+    pub(crate) webhooks: WebhookConfig,
     pub(crate) relay_link: RelayConfig,
     #[serde(serialize_with = "registry_keys")]
     pub(crate) registry_client: RegistryConfig,
@@ -68,6 +70,7 @@ impl Default for RawConfig {
             api: ApiConfig::default(),
             media: MediaConfig::default(),
             drain: DrainConfig::default(),
+            webhooks: WebhookConfig::default(),
             relay_link: RelayConfig::default(),
             registry_client: RegistryConfig::default(),
         }

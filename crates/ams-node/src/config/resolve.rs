@@ -61,6 +61,7 @@ pub(super) fn resolve(
         serve_viewers_on_origin: raw.serve_viewers_on_origin,
         media: raw.media,
         drain: raw.drain,
+        webhooks: raw.webhooks,
         api: raw.api,
         relay_link: raw.relay_link,
         registry_client: raw.registry_client,
@@ -266,6 +267,9 @@ impl Resolver<'_> {
         }
         if let Err((key, problem)) = self.raw.drain.validate() {
             self.wrong(&format!("drain.{key}"), problem, "");
+        }
+        if let Err((key, problem)) = self.raw.webhooks.validate() {
+            self.wrong(&format!("webhooks.{key}"), problem, "");
         }
         if let Err(error) = self.raw.relay_link.validate() {
             self.wrong(&format!("relay_link.{}", error.key), error.problem, "");

@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 use super::NodeCore;
 use super::directory::Role;
 use super::suspicion::{Verdict, stands};
+use super::webhooks::Former;
 
 /// Longest a publisher waits for the registry: it leaves time to ask the nodes. The SDK tries again after 3 s.
 const CLAIM_TIMEOUT: Duration = Duration::from_millis(1200);
@@ -38,6 +39,8 @@ pub(super) struct Claimed {
     pub(super) recorded: bool,
     /// Its former publication ended without an end: viewers elsewhere may still wait for this one.
     pub(super) restores: bool,
+    /// Whose claim it took.
+    pub(super) former: Option<Former>,
 }
 
 /// An id that is being claimed, until the guard is dropped. Other nodes that ask are told so: of two that claim at one
@@ -151,7 +154,8 @@ impl NodeCore {
                     }
                     self.unreleased.forget(&wish.key, claim.lease.epoch);
                     let restores = matches!(claim.grant, Grant::NodeRestarted | Grant::OwnerDead | Grant::Replaced);
-                    return Ok(Claimed { lease: claim.lease, recorded: true, restores });
+                    let former = Former::of(&claim);
+                    return Ok(Claimed { lease: claim.lease, recorded: true, restores, former });
                 }
                 Err(ClaimError::InUse(holder)) => holder,
                 Err(error) => return Err(error),
@@ -203,7 +207,7 @@ impl NodeCore {
         let heard = around.holders.get(key).map_or(0, |(_, found)| found.epoch.0.saturating_add(1));
         let epoch = Epoch(u64::try_from(self.wall.ms()).unwrap_or(1).max(known).max(heard));
         let lease = Lease { key: key.clone(), epoch, host: self.config.advertise.clone() };
-        Ok(Claimed { lease, recorded: false, restores: false })
+        Ok(Claimed { lease, recorded: false, restores: false, former: None })
     }
 
     /// Has a publication's claim recorded that the registry does not know, or has lost. False if it could not be; ends the
@@ -223,7 +227,8 @@ impl NodeCore {
                     let mut directory = self.directory();
                     match directory.sessions.get_mut(session).map(|s| &mut s.role) {
                         Some(Role::Publisher(publication)) => {
-                            publication.lease = claimed.lease;
+                            let before = std::mem::replace(&mut publication.lease, claimed.lease);
+                            self.note_renewed(publication, before.epoch);
                             publication.recorded = true;
                             true
                         }

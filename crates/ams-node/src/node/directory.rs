@@ -16,6 +16,7 @@ use ams_rtc::sdp::PlayOffer;
 use ams_types::{Epoch, StreamKey};
 use tokio::sync::{mpsc, watch};
 
+use super::webhooks::Former;
 use crate::clock;
 use crate::shard::protocol::{LayerReport, LinkId, PeerId, ShardNo};
 
@@ -197,6 +198,10 @@ pub struct Publication {
     pub live: bool,
     /// It took a lost publication up.
     pub restores: bool,
+    /// Whose claim it took, until its start is noted for webhooks.
+    pub former: Option<Former>,
+    /// Its start is noted for webhooks.
+    pub told: bool,
 }
 
 /// One session.

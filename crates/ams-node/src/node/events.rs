@@ -125,12 +125,13 @@ impl NodeCore {
         };
         let released = self.end_publication(&ended.key, session, &reason, &order).await;
         drop(order);
-        let release = match reason {
+        let release = match &reason {
             // The claim is another's already.
             EndReason::TakenOver => None,
             EndReason::NodeStopping => Some(ReleaseReason::TerminatedUnexpectedly),
             _ => Some(ReleaseReason::Finished),
         };
+        self.note_ended(publication, &reason);
         if let Some(release) = release.filter(|_| publication.recorded) {
             self.release(publication.lease.clone(), release).await;
         }

@@ -154,6 +154,16 @@ impl NodeCore {
             "Relay links refused: wrong key, version or limits.",
             refused,
         );
+        let [pending, sent, failed, dropped] = self.webhooks.figures();
+        row("ams_webhooks_pending", Kind::Gauge, "Webhook events of the cluster that wait to be delivered.", pending);
+        row("ams_webhooks_sent_total", Kind::Counter, "Webhook events this node delivered.", sent);
+        row("ams_webhooks_failed_total", Kind::Counter, "Tries of this node that were not taken.", failed);
+        row(
+            "ams_webhooks_dropped_total",
+            Kind::Counter,
+            "Webhook events lost: given up, too many, or an address that cannot be used.",
+            dropped,
+        );
         let registry = self.registry.stats();
         row("ams_registry_calls_total", Kind::Counter, "Calls to the registry.", registry.calls);
         row("ams_registry_failures_total", Kind::Counter, "Calls to the registry that failed.", registry.failed);

@@ -13,6 +13,7 @@
 //! - [`metrics`]: what all of it counts
 //! - [`registry_tasks`]: heartbeats, the waiting list
 //! - [`settings`]: applications' settings, kept fresh
+//! - [`webhooks`]: what applications are told
 //! - [`port`]: the port for the API
 //! - [`run`], [`drain`]: start and stop, in order, and leaving without anybody noticing
 
@@ -40,6 +41,7 @@ mod suspicion;
 mod tasks;
 #[cfg(test)]
 mod tests;
+pub(crate) mod webhooks;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -70,6 +72,7 @@ use load::{ShardLoads, Shortage};
 use settings::Settings;
 use suspicion::Watched;
 use tasks::Tasks;
+use webhooks::Webhooks;
 
 /// Streams that became playable, kept for sockets that are slow to listen.
 const STARTS_KEPT: usize = 1024;
@@ -96,6 +99,7 @@ pub struct NodeCore {
     links: OriginLinks,
     settings: Settings,
     access: Access,
+    webhooks: Webhooks,
     watched: Watched,
     known_nodes: KnownNodes,
     unreleased: Unreleased,

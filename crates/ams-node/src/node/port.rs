@@ -10,7 +10,7 @@ use ams_api::port::{
     Answer, BadDescription, Check, EndReason, Load, Node, Offer, Opened, PlayRequest, PublishRequest, Refusal,
     Rendition, Said, SessionId, Steer, WaitGuard, Whereabouts,
 };
-use ams_registry::{AppSettingsRecord, BroadcastRecord, Registry, RegistryError};
+use ams_registry::{AppSettingsRecord, BroadcastRecord, Ended, Registry, RegistryError};
 use ams_rtc::ice::IceCredentials;
 use ams_rtc::sdp::{Candidate, LocalSdp, parse_sdpfrag, write_sdpfrag};
 use ams_rtc::transport::{TransportConfig, TransportTimeouts};
@@ -162,6 +162,10 @@ impl Node for NodeHandle {
     fn say(&self, key: &StreamKey, text: String) -> BoxFuture<'_, Said> {
         let key = key.clone();
         async move { self.0.say(key, text).await }.boxed()
+    }
+
+    fn released(&self, ended: &Ended) {
+        self.0.note_released(ended, false);
     }
 
     fn cluster_secret(&self) -> Option<Secret> {

@@ -53,7 +53,7 @@ impl NodeCore {
         }
         let session = new_session_id();
         let wish = self.claim_request(&session, &request);
-        let Claimed { lease, recorded, mut restores } = self.claim(&wish).await?;
+        let Claimed { lease, recorded, mut restores, former } = self.claim(&wish).await?;
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let peer = self.next_peer();
         let order = self.in_order().await;
@@ -74,7 +74,15 @@ impl NodeCore {
                 peer,
                 key: key.clone(),
                 shard: None,
-                role: Role::Publisher(Box::new(Publication { wish, lease, recorded, live: false, restores })),
+                role: Role::Publisher(Box::new(Publication {
+                    wish,
+                    lease,
+                    recorded,
+                    live: false,
+                    restores,
+                    former,
+                    told: false,
+                })),
                 events,
                 etag: String::new(),
                 door: request.caller.door,
@@ -213,7 +221,7 @@ impl NodeCore {
             })
         };
         let Some((session, key, epoch, restored)) = found else { return };
-        if !self.announce(&session).await {
+        if !self.announce(&session).await || !self.note_started(&session) {
             return;
         }
         let told = self.directory().sessions.get(&session).map(|s| s.tell(SessionEvent::Started { restored }));

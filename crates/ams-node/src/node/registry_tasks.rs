@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ams_api::port::SessionId;
-use ams_registry::{ClaimError, ClusterNodeRecord, Lease, LeftoverRequest, ReleaseReason, Status, StreamQuality};
+use ams_registry::{
+    ClaimError, ClusterNodeRecord, Ended, Lease, LeftoverRequest, ReleaseReason, Status, StreamQuality,
+};
 use ams_types::{AppName, MediaKind, StreamId};
 use futures_util::StreamExt;
 use tracing::{info, warn};
@@ -50,6 +52,10 @@ impl NodeCore {
         };
         let result = self.registry.clean_own_leftovers(&request).await;
         self.note_registry(&result);
+        // Their publishers may come back to this run, or to another node.
+        for ended in result.iter().flat_map(|found| &found.ended) {
+            self.note_released(ended, true);
+        }
         if let Ok(found) = result
             && found.deleted + found.finished + found.infos_deleted > 0
         {
@@ -288,8 +294,12 @@ impl NodeCore {
         if is_ours || unchanged < RENEWED_WITHIN {
             return;
         }
+        let record = self.registry.get_broadcast(&lease.key).await.ok().flatten();
         let result = self.registry.release(&lease, ReleaseReason::TerminatedUnexpectedly, self.wall.ms()).await;
         if result.is_ok() {
+            if let Some(ended) = record.as_ref().and_then(|record| Ended::of(&lease.key.app, record)) {
+                self.note_released(&ended, false);
+            }
             info!(stream_id = %lease.key, host = lease.host, "a publication that nobody confirms is ended");
         }
     }

@@ -32,6 +32,7 @@ use super::port::NodeHandle;
 use super::settings::Settings;
 use super::suspicion::Watched;
 use super::tasks::Tasks;
+use super::webhooks::Webhooks;
 use super::{NodeCore, STARTS_KEPT};
 use crate::clock::WallClock;
 use crate::config::{Config, Mode};
@@ -132,8 +133,10 @@ pub async fn run_with<F: Future<Output = ()>>(
     let addresses = candidates(&ice, 0, ipv6)
         .map_err(|error| ExitError::new(Exit::Config, error.to_string()).hint("name the address with --public-ip"))?;
 
+    let webhooks = Webhooks::new(&config.webhooks).map_err(|problem| ExitError::new(Exit::Config, problem))?;
     let relay_port = relay.as_ref().map_or(0, port_of);
     let node = NodeCore::new(Parts {
+        webhooks,
         config,
         registry,
         net: Net::Tcp,
@@ -199,6 +202,7 @@ pub(crate) struct Parts {
     pub(crate) net: Net,
     pub(crate) wall: WallClock,
     pub(crate) tasks: Tasks,
+    pub(crate) webhooks: Webhooks,
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) dtls: Arc<DtlsIdentity>,
     pub(crate) addresses: Vec<IpAddr>,
@@ -209,7 +213,8 @@ pub(crate) struct Parts {
 impl NodeCore {
     /// A node that does nothing yet.
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, registry, net, wall, tasks, shards, dtls, addresses, relay_port, http_port } = parts;
+        let Parts { config, registry, net, wall, tasks, webhooks, shards, dtls, addresses, relay_port, http_port } =
+            parts;
         let incarnation = Incarnation(rand::random());
         Arc::new(Self {
             id: config.node_id.clone(),
@@ -240,6 +245,7 @@ impl NodeCore {
             links: OriginLinks::default(),
             settings: Settings::new(config.media.resume_window),
             access: Access::new(),
+            webhooks,
             watched: Watched::default(),
             known_nodes: KnownNodes::default(),
             unreleased: Unreleased::default(),
@@ -276,6 +282,9 @@ impl NodeCore {
         self.tasks.spawn(Arc::clone(self).visits_loop());
         self.tasks.spawn(Arc::clone(self).stale_loop());
         self.tasks.spawn(Arc::clone(self).idle_loop());
+        self.tasks.spawn(Arc::clone(self).webhook_writer_loop());
+        self.tasks.spawn(Arc::clone(self).webhook_sender_loop());
+        self.tasks.spawn(Arc::clone(self).webhook_status_loop());
         self.tasks.spawn(Arc::clone(self).interruptions_loop());
         if let Some(relay) = relay {
             self.tasks.spawn(Arc::clone(self).accept_links(relay));
@@ -302,6 +311,7 @@ impl NodeCore {
         });
         ends.await;
         self.settle_last().await;
+        self.write_last_webhooks().await;
     }
 
     /// Ends the tasks, and takes the node's row out of the registry.

@@ -336,7 +336,10 @@ pub(super) async fn leftovers_of_an_earlier_run_are_cleaned(bench: &Bench) {
         now_ms: NOW + 1,
     };
     let cleaned = bench.b.clean_own_leftovers(&request).await.unwrap();
-    assert_eq!(cleaned, Leftovers { deleted: 1, finished: 1, infos_deleted: 2 });
+    assert_eq!((cleaned.deleted, cleaned.finished, cleaned.infos_deleted), (1, 1, 2));
+    let mut ended: Vec<&str> = cleaned.ended.iter().map(|ended| ended.key.id.as_str()).collect();
+    ended.sort_unstable();
+    assert_eq!(ended, ["made", "zombi"]);
     assert!(bench.a.lookup(&key("zombi"), NOW).await.unwrap().is_none());
     let finished = bench.a.lookup(&key("made"), NOW).await.unwrap().unwrap();
     assert_eq!((finished.status, finished.broadcast.webrtc_viewer_count), (Status::Finished, 0));

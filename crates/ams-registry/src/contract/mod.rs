@@ -4,12 +4,13 @@
 //! (a replica set) name a server; unset, that is said aloud, once each.
 //!
 //! - `bench`: two connections to one fresh registry, and a look behind its back
-//! - `claims`, `races`, `records`, `queries`, `documents`, `nodes`: the cases
+//! - `claims`, `races`, `records`, `queries`, `documents`, `nodes`, `outbox`: the cases
 
 pub(crate) mod bench;
 mod claims;
 mod documents;
 mod nodes;
+mod outbox;
 mod queries;
 mod races;
 mod records;
@@ -94,5 +95,12 @@ contract! {
         a_heartbeat_keeps_fields_of_others,
         a_node_without_a_name_is_refused,
         a_broken_row_does_not_hide_the_others,
+    }
+    outbox: {
+        an_event_is_kept_once_and_sent_in_the_order_of_its_stream,
+        of_two_that_take_each_event_goes_to_one,
+        one_target_leaves_room_for_others,
+        an_end_is_withdrawn_by_the_publication_that_goes_on,
+        old_events_are_given_up_and_too_many_dropped,
     }
 }

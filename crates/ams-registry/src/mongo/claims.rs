@@ -16,7 +16,7 @@ use crate::claim::{
     self, Claim, ClaimError, ClaimRequest, Grant, Lease, LiveInfo, ReleaseReason, Released, StreamQuality,
 };
 use crate::error::RegistryError;
-use crate::leftovers::{self, Leftover, LeftoverRequest, Leftovers};
+use crate::leftovers::{self, Ended, Leftover, LeftoverRequest, Leftovers};
 use crate::record::broadcast::{BroadcastRecord, EPOCH_MAX, epoch_from_stored, epoch_to_stored};
 use crate::record::field::Changes;
 use crate::registry::STALE_LIST_MAX;
@@ -206,18 +206,25 @@ impl MongoRegistry {
         let mut found = broadcasts.find(suspects).await.map_err(|e| classify(OPERATION, &e))?;
         while let Some(read) = found.try_next().await.map_err(|e| classify(OPERATION, &e))? {
             let guard = convert::guard(&read);
-            match leftovers::decide(&self.read_broadcast(&read), request) {
-                Leftover::Leave => {}
+            let record = self.read_broadcast(&read);
+            let was_live = Ended::of(app, &record);
+            let done = match leftovers::decide(&record, request) {
+                Leftover::Leave => 0,
                 Leftover::Delete => {
                     let deleted = broadcasts.delete_one(guard).await;
-                    cleaned.deleted += deleted.map_err(|e| classify(OPERATION, &e))?.deleted_count;
+                    let deleted = deleted.map_err(|e| classify(OPERATION, &e))?.deleted_count;
+                    cleaned.deleted += deleted;
+                    deleted
                 }
                 Leftover::Finish => {
                     let update = convert::update(&claim::end_changes(&Status::Finished, request.now_ms));
                     let updated = broadcasts.update_one(guard, update).await;
-                    cleaned.finished += updated.map_err(|e| classify(OPERATION, &e))?.matched_count;
+                    let finished = updated.map_err(|e| classify(OPERATION, &e))?.matched_count;
+                    cleaned.finished += finished;
+                    finished
                 }
-            }
+            };
+            cleaned.ended.extend(was_live.filter(|_| done > 0));
         }
         let own = doc! { "host": &request.host, "originPort": i32::from(request.origin_port) };
         let deleted = self.infos(app)?.delete_many(own).await;

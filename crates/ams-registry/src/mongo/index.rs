@@ -14,7 +14,7 @@ use super::error::{DUPLICATE_KEY, INDEX_CONFLICTS, classify, code};
 use crate::claim::EPOCH_MEMORY_MS;
 use crate::error::RegistryError;
 use crate::record::token::Shelf;
-use crate::record::{broadcast, stream_info};
+use crate::record::{broadcast, outbox, stream_info};
 
 /// Most databases remembered as prepared; more are prepared each time, which is slow and harmless.
 const PREPARED_MAX: usize = 1024;
@@ -48,7 +48,7 @@ impl Indexes {
     }
 }
 
-fn models() -> [(&'static str, IndexModel); 10] {
+fn models() -> [(&'static str, IndexModel); 14] {
     let plain = |keys: Document| IndexModel::builder().keys(keys).build();
     let with = |keys: Document, options: IndexOptions| IndexModel::builder().keys(keys).options(options).build();
     let unique = IndexOptions::builder().unique(true).name("streamId_unique_index".to_owned()).build();
@@ -65,6 +65,10 @@ fn models() -> [(&'static str, IndexModel); 10] {
         (Shelf::Tokens.collection(), plain(doc! { "streamId": 1 })),
         (Shelf::Subscribers.collection(), plain(doc! { "streamId": 1, "subscriberId": 1 })),
         (Shelf::ConnectionEvents.collection(), plain(doc! { "streamId": 1, "subscriberId": 1 })),
+        (outbox::COLLECTION, plain(doc! { "state": 1, "nextAttempt": 1 })),
+        (outbox::COLLECTION, plain(doc! { "state": 1, "createdAt": 1 })),
+        (outbox::COLLECTION, plain(doc! { "streamId": 1, "state": 1, "epoch": 1, "place": 1 })),
+        (outbox::COLLECTION, plain(doc! { "forgetAt": 1 })),
     ]
 }
 

@@ -6,6 +6,7 @@
 //! - `claims`: a publication's life
 //! - `records`, `query`: finding, listing and editing records
 //! - `settings`: applications' settings, and the streams' small documents
+//! - `outbox`: webhook events that wait
 //! - `nodes`: the nodes' rows
 //! - `convert`, `error`, `index`: documents, driver errors, indexes
 
@@ -14,6 +15,7 @@ pub(crate) mod convert;
 mod error;
 mod index;
 mod nodes;
+mod outbox;
 mod query;
 mod records;
 pub(crate) mod settings;
@@ -35,12 +37,14 @@ use crate::config::RegistryConfig;
 use crate::error::RegistryError;
 use crate::gate::{Gate, Lane};
 use crate::leftovers::{LeftoverRequest, Leftovers};
+use crate::outbox::{OutboxReport, OutboxRules, TakeEvents};
 use crate::query::{BroadcastQuery, LiveTotals};
 use crate::record::JsonMap;
 use crate::record::broadcast::{self, BroadcastRecord};
 use crate::record::edit::BroadcastEdit;
 use crate::record::misread::Misreads;
 use crate::record::node::ClusterNodeRecord;
+use crate::record::outbox::OutboxRecord;
 use crate::record::settings::AppSettingsRecord;
 use crate::record::stream_info::{self, StreamInfoRecord};
 use crate::record::token::{Shelf, TokenRecord, TokenUse};
@@ -268,6 +272,7 @@ impl Registry for MongoRegistry {
                 total.deleted += cleaned.deleted;
                 total.finished += cleaned.finished;
                 total.infos_deleted += cleaned.infos_deleted;
+                total.ended.extend(cleaned.ended);
             }
             Ok(total)
         })
@@ -340,6 +345,34 @@ impl Registry for MongoRegistry {
         after: &'a TokenUse,
     ) -> Answer<'a, bool> {
         self.call("using a token up", self.do_use_token(key, token_id, before, after))
+    }
+
+    fn enqueue_event<'a>(&'a self, app: &'a AppName, event: &'a OutboxRecord) -> Answer<'a, bool> {
+        self.call("keeping a webhook event", self.do_enqueue_event(app, event))
+    }
+
+    fn withdraw_events<'a>(&'a self, key: &'a StreamKey, action: &'a str, by: Epoch, at_ms: i64) -> Answer<'a, bool> {
+        self.call("withdrawing webhook events", self.do_withdraw_events(key, action, by, at_ms))
+    }
+
+    fn take_events<'a>(&'a self, app: &'a AppName, take: &'a TakeEvents) -> Answer<'a, Vec<OutboxRecord>> {
+        self.call("taking webhook events", self.do_take_events(app, take))
+    }
+
+    fn event_done<'a>(&'a self, key: &'a StreamKey, id: &'a str, node: &'a NodeId, now_ms: i64) -> Answer<'a, bool> {
+        self.call("closing a webhook event", self.do_event_done(key, id, node, now_ms))
+    }
+
+    fn event_failed<'a>(&'a self, key: &'a StreamKey, id: &'a str, node: &'a NodeId, next_ms: i64) -> Answer<'a, bool> {
+        self.call("putting a webhook event off", self.do_event_failed(key, id, node, next_ms))
+    }
+
+    fn tend_outbox<'a>(&'a self, app: &'a AppName, rules: &'a OutboxRules) -> Answer<'a, OutboxReport> {
+        self.call("tending the webhook outbox", self.do_tend_outbox(app, rules))
+    }
+
+    fn list_dead_events<'a>(&'a self, app: &'a AppName, offset: usize, size: usize) -> Answer<'a, Vec<OutboxRecord>> {
+        self.call("listing webhook events", self.do_list_dead_events(app, offset, size))
     }
 
     fn stats(&self) -> RegistryStats {

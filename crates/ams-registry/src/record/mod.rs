@@ -7,6 +7,7 @@
 //! - [`node`]: a node of the cluster
 //! - [`settings`]: an application's settings
 //! - [`token`]: tokens, subscribers and connection events of a stream
+//! - [`outbox`]: webhook events that wait
 //! - [`edit`]: what REST may write into a stream's record
 
 pub mod broadcast;
@@ -14,6 +15,7 @@ pub mod edit;
 pub(crate) mod field;
 pub(crate) mod misread;
 pub mod node;
+pub mod outbox;
 pub mod settings;
 pub mod stream_info;
 pub mod token;

@@ -5,9 +5,10 @@
 //! - `worker`: a thread with a connection
 //! - `in_place`: the same without a thread, for simulations
 //! - `schema`: opening and tables
-//! - `store`, `query`: what each call does
+//! - `store`, `query`, `outbox`: what each call does
 
 mod in_place;
+mod outbox;
 mod query;
 mod schema;
 mod store;
@@ -33,12 +34,14 @@ use crate::config::RegistryConfig;
 use crate::error::RegistryError;
 use crate::gate::{Gate, Lane};
 use crate::leftovers::{LeftoverRequest, Leftovers};
+use crate::outbox::{OutboxReport, OutboxRules, TakeEvents};
 use crate::query::{BroadcastQuery, LiveTotals};
 use crate::record::JsonMap;
 use crate::record::broadcast::BroadcastRecord;
 use crate::record::edit::BroadcastEdit;
 use crate::record::misread::Misreads;
 use crate::record::node::ClusterNodeRecord;
+use crate::record::outbox::OutboxRecord;
 use crate::record::settings::AppSettingsRecord;
 use crate::record::token::{Shelf, TokenRecord, TokenUse};
 use crate::registry::{Answer, Registry, RegistryStats, StreamLocation, Upserted};
@@ -275,12 +278,13 @@ impl Registry for SqliteRegistry {
         Box::pin(async move {
             let mut total = Leftovers::default();
             for app in &request.apps {
-                let job_request = request.clone();
-                let clean = move |c: &mut Connection, scope: Scope<'_>| store::clean(c, scope, &job_request);
+                let (job_app, job_request) = (app.clone(), request.clone());
+                let clean = move |c: &mut Connection, scope: Scope<'_>| store::clean(c, scope, &job_app, &job_request);
                 let cleaned = self.in_app("cleaning up", Side::Write, app, clean).await?;
                 total.deleted += cleaned.deleted;
                 total.finished += cleaned.finished;
                 total.infos_deleted += cleaned.infos_deleted;
+                total.ended.extend(cleaned.ended);
             }
             Ok(total)
         })
@@ -388,6 +392,48 @@ impl Registry for SqliteRegistry {
         let (stream, id, before, after) = (key.id.clone(), token_id.to_owned(), before.cloned(), after.clone());
         self.in_app("using a token up", Side::Write, &key.app, move |c, scope| {
             query::use_token(c, scope, &stream, &id, before.as_ref(), &after)
+        })
+    }
+
+    fn enqueue_event<'a>(&'a self, app: &'a AppName, event: &'a OutboxRecord) -> Answer<'a, bool> {
+        let event = event.clone();
+        self.in_app("keeping a webhook event", Side::Write, app, move |c, scope| outbox::enqueue(c, scope, &event))
+    }
+
+    fn withdraw_events<'a>(&'a self, key: &'a StreamKey, action: &'a str, by: Epoch, at_ms: i64) -> Answer<'a, bool> {
+        let (stream, action) = (key.id.clone(), action.to_owned());
+        self.in_app("withdrawing webhook events", Side::Write, &key.app, move |c, scope| {
+            outbox::withdraw(c, scope, &stream, &action, by, at_ms)
+        })
+    }
+
+    fn take_events<'a>(&'a self, app: &'a AppName, take: &'a TakeEvents) -> Answer<'a, Vec<OutboxRecord>> {
+        let take = take.clone();
+        self.in_app("taking webhook events", Side::Write, app, move |c, scope| outbox::take(c, scope, &take))
+    }
+
+    fn event_done<'a>(&'a self, key: &'a StreamKey, id: &'a str, node: &'a NodeId, now_ms: i64) -> Answer<'a, bool> {
+        let (id, node) = (id.to_owned(), node.clone());
+        self.in_app("closing a webhook event", Side::Write, &key.app, move |c, scope| {
+            outbox::done(c, scope, &id, &node, now_ms)
+        })
+    }
+
+    fn event_failed<'a>(&'a self, key: &'a StreamKey, id: &'a str, node: &'a NodeId, next_ms: i64) -> Answer<'a, bool> {
+        let (id, node) = (id.to_owned(), node.clone());
+        self.in_app("putting a webhook event off", Side::Write, &key.app, move |c, scope| {
+            outbox::failed(c, scope, &id, &node, next_ms)
+        })
+    }
+
+    fn tend_outbox<'a>(&'a self, app: &'a AppName, rules: &'a OutboxRules) -> Answer<'a, OutboxReport> {
+        let rules = *rules;
+        self.in_app("tending the webhook outbox", Side::Write, app, move |c, scope| outbox::tend(c, scope, &rules))
+    }
+
+    fn list_dead_events<'a>(&'a self, app: &'a AppName, offset: usize, size: usize) -> Answer<'a, Vec<OutboxRecord>> {
+        self.in_app("listing webhook events", Side::Read, app, move |c, scope| {
+            outbox::list_dead(c, scope, offset, size)
         })
     }
 

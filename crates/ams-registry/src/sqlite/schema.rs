@@ -29,6 +29,15 @@ const TABLES: &str = "
         app TEXT NOT NULL, shelf TEXT NOT NULL, stream_id TEXT NOT NULL, id TEXT NOT NULL, document TEXT NOT NULL);
     CREATE INDEX IF NOT EXISTS stream_document_stream ON stream_document (app, shelf, stream_id, id);
     CREATE INDEX IF NOT EXISTS stream_document_id ON stream_document (app, shelf, id);
+    CREATE TABLE IF NOT EXISTS webhook_outbox (
+        app TEXT NOT NULL, id TEXT NOT NULL, stream_id TEXT NOT NULL, epoch INTEGER NOT NULL, place INTEGER NOT NULL,
+        action TEXT NOT NULL, target TEXT NOT NULL, created INTEGER NOT NULL, not_before INTEGER NOT NULL,
+        document TEXT NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL, next_attempt INTEGER NOT NULL,
+        leased_by TEXT, leased_until INTEGER NOT NULL, withdrawn_by INTEGER NOT NULL, forget_at INTEGER NOT NULL,
+        UNIQUE (app, id));
+    CREATE INDEX IF NOT EXISTS webhook_outbox_due ON webhook_outbox (app, state, next_attempt);
+    CREATE INDEX IF NOT EXISTS webhook_outbox_stream ON webhook_outbox (app, stream_id, state, epoch, place);
+    CREATE INDEX IF NOT EXISTS webhook_outbox_forget ON webhook_outbox (app, forget_at);
 ";
 
 /// What a connection is for.

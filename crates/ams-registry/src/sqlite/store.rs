@@ -10,7 +10,7 @@ use crate::claim::{
     self, Claim, ClaimError, ClaimRequest, EPOCH_MEMORY_MS, Lease, LiveInfo, ReleaseReason, Released, StreamQuality,
 };
 use crate::error::RegistryError;
-use crate::leftovers::{self, Leftover, LeftoverRequest, Leftovers};
+use crate::leftovers::{self, Ended, Leftover, LeftoverRequest, Leftovers};
 use crate::record::broadcast::{self, BroadcastRecord, epoch_from_stored, epoch_to_stored};
 use crate::record::field::{Changes, Field, JsonMap, apply};
 use crate::record::misread::Misreads;
@@ -382,7 +382,12 @@ pub(super) fn set_viewer_count(
     Ok(true)
 }
 
-pub(super) fn clean(connection: &mut Connection, scope: Scope<'_>, request: &LeftoverRequest) -> Result<Leftovers> {
+pub(super) fn clean(
+    connection: &mut Connection,
+    scope: Scope<'_>,
+    app: &AppName,
+    request: &LeftoverRequest,
+) -> Result<Leftovers> {
     let transaction = begin(connection)?;
     let mut cleaned = Leftovers::default();
     let ids: Vec<String> = {
@@ -391,8 +396,9 @@ pub(super) fn clean(connection: &mut Connection, scope: Scope<'_>, request: &Lef
     };
     for id in ids {
         let Some(row) = scope.find(&transaction, &id)? else { continue };
+        let was_live = Ended::of(app, &row.record);
         match leftovers::decide(&row.record, request) {
-            Leftover::Leave => {}
+            Leftover::Leave => continue,
             Leftover::Delete => {
                 delete(&transaction, &row)?;
                 cleaned.deleted += 1;
@@ -402,6 +408,7 @@ pub(super) fn clean(connection: &mut Connection, scope: Scope<'_>, request: &Lef
                 cleaned.finished += 1;
             }
         }
+        cleaned.ended.extend(was_live);
     }
     let infos = transaction.execute(
         "DELETE FROM stream_info WHERE app = ?1 AND host = ?2 AND origin_port = ?3",

@@ -142,7 +142,8 @@ fn a_publisher_leaves_its_stream_to_be_ended() {
         takeover: Takeover::IfFree,
     };
     let lease = Lease { key: key("s"), epoch: Epoch(1), host: "h".to_owned() };
-    let publication = Publication { wish, lease, recorded: true, live: false, restores: false };
+    let publication =
+        Publication { wish, lease, recorded: true, live: false, restores: false, former: None, told: false };
     let (events, _) = mpsc::channel(4);
     let entry = Session {
         peer: PeerId(1),

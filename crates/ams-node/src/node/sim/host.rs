@@ -24,6 +24,7 @@ use crate::node::NodeCore;
 use crate::node::port::NodeHandle;
 use crate::node::run::Parts;
 use crate::node::tasks::Tasks;
+use crate::node::webhooks::Webhooks;
 use crate::shard::ShardConfig;
 use crate::shard::protocol::{PeerId, ShardNo};
 use crate::shard::simulated::{self, SimShard};
@@ -136,6 +137,7 @@ impl Host {
             net: Net::Simulated(world.network.place(self.address)),
             wall,
             tasks: Tasks::mortal(killed.clone(), span),
+            webhooks: Webhooks::new(&config.webhooks).expect("none to read"),
             registry: world.server.client(self.address),
             shards: handles,
             dtls: identity(),

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use ams_registry::{
     Answer, AppSettingsRecord, BroadcastEdit, BroadcastQuery, BroadcastRecord, Claim, ClaimError, ClaimRequest,
-    ClusterNodeRecord, InPlaceRegistry, JsonMap, Lease, LeftoverRequest, Leftovers, LiveInfo, LiveTotals, Registry,
-    RegistryConfig, RegistryError, RegistryStats, ReleaseReason, Released, Shelf, Status, StreamLocation,
-    StreamQuality, TokenRecord, TokenUse, Upserted,
+    ClusterNodeRecord, InPlaceRegistry, JsonMap, Lease, LeftoverRequest, Leftovers, LiveInfo, LiveTotals, OutboxRecord,
+    OutboxReport, OutboxRules, Registry, RegistryConfig, RegistryError, RegistryStats, ReleaseReason, Released, Shelf,
+    Status, StreamLocation, StreamQuality, TakeEvents, TokenRecord, TokenUse, Upserted,
 };
 use ams_types::{AppName, Epoch, NodeId, StreamId, StreamKey};
 use futures_util::future::BoxFuture;
@@ -317,6 +317,34 @@ impl Registry for Client {
         after: &'a TokenUse,
     ) -> Answer<'a, bool> {
         self.call("using a token", async move { self.inner.use_token(key, token_id, before, after).await })
+    }
+
+    fn enqueue_event<'a>(&'a self, app: &'a AppName, event: &'a OutboxRecord) -> Answer<'a, bool> {
+        self.call("keeping an event", async move { self.inner.enqueue_event(app, event).await })
+    }
+
+    fn withdraw_events<'a>(&'a self, key: &'a StreamKey, action: &'a str, by: Epoch, at_ms: i64) -> Answer<'a, bool> {
+        self.call("withdrawing events", async move { self.inner.withdraw_events(key, action, by, at_ms).await })
+    }
+
+    fn take_events<'a>(&'a self, app: &'a AppName, take: &'a TakeEvents) -> Answer<'a, Vec<OutboxRecord>> {
+        self.call("taking events", async move { self.inner.take_events(app, take).await })
+    }
+
+    fn event_done<'a>(&'a self, key: &'a StreamKey, id: &'a str, node: &'a NodeId, now_ms: i64) -> Answer<'a, bool> {
+        self.call("closing an event", async move { self.inner.event_done(key, id, node, now_ms).await })
+    }
+
+    fn event_failed<'a>(&'a self, key: &'a StreamKey, id: &'a str, node: &'a NodeId, next_ms: i64) -> Answer<'a, bool> {
+        self.call("putting an event off", async move { self.inner.event_failed(key, id, node, next_ms).await })
+    }
+
+    fn tend_outbox<'a>(&'a self, app: &'a AppName, rules: &'a OutboxRules) -> Answer<'a, OutboxReport> {
+        self.call("tending the outbox", async move { self.inner.tend_outbox(app, rules).await })
+    }
+
+    fn list_dead_events<'a>(&'a self, app: &'a AppName, offset: usize, size: usize) -> Answer<'a, Vec<OutboxRecord>> {
+        self.call("listing events", async move { self.inner.list_dead_events(app, offset, size).await })
     }
 
     fn stats(&self) -> RegistryStats {
