@@ -9,12 +9,14 @@
 //! - `socket`: AMS's WebSocket
 //! - `media`, `resources`: WHIP and WHEP
 //! - `rest`: AMS's REST API
+//! - `login`: who is let into the panel
 //! - `health`, `pages`: everything else a balancer or a browser asks for
 //! - `problem`, `refusals`: refusals as HTTP, and how many there were
 
 mod client;
 pub mod config;
 mod health;
+mod login;
 mod media;
 mod middleware;
 mod pages;

@@ -7,7 +7,7 @@
 //! - [`record`], [`status`]: what is in the documents
 //! - [`query`]: which of them a list shows
 //! - [`claim`], [`leftovers`]: who may publish an id, and what a restarted node cleans up
-//! - [`registry`], [`error`]: the contract
+//! - [`registry`], [`panel`], [`error`]: the contract
 //! - `app`: which name an application's records go by
 //! - `gate`: deadline and bounds of every call
 //! - `mongo`, `sqlite`: the two versions; `contract` (tests) holds them to one suite
@@ -21,6 +21,7 @@ pub mod error;
 mod gate;
 pub mod leftovers;
 mod mongo;
+pub mod panel;
 pub mod query;
 pub mod record;
 pub mod registry;
@@ -37,6 +38,7 @@ pub use claim::{
 pub use config::RegistryConfig;
 pub use error::RegistryError;
 pub use leftovers::{LeftoverRequest, Leftovers};
+pub use panel::{PanelStore, Shared, Swap};
 pub use query::{BroadcastQuery, LiveTotals, Search, Sort};
 pub use record::JsonMap;
 pub use record::broadcast::BroadcastRecord;

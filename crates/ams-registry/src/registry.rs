@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use crate::claim::{Claim, ClaimError, ClaimRequest, Lease, LiveInfo, ReleaseReason, Released, StreamQuality};
 use crate::error::RegistryError;
 use crate::leftovers::{LeftoverRequest, Leftovers};
+use crate::panel::PanelStore;
 use crate::query::{BroadcastQuery, LiveTotals};
 use crate::record::JsonMap;
 use crate::record::broadcast::BroadcastRecord;
@@ -121,7 +122,7 @@ pub struct RegistryStats {
 ///
 /// Every call ends within [`crate::RegistryConfig::operation_timeout`], whatever the server does, and every write may
 /// be repeated. `now_ms` is the caller's wall clock, ms since 1970: the registry has none.
-pub trait Registry: fmt::Debug + Send + Sync + 'static {
+pub trait Registry: PanelStore + fmt::Debug + Send + Sync + 'static {
     /// Asks the store for a sign of life: one round trip.
     fn ping(&self) -> Answer<'_, ()>;
 

@@ -4,12 +4,13 @@
 //! (a replica set) name a server; unset, that is said aloud, once each.
 //!
 //! - `bench`: two connections to one fresh registry, and a look behind its back
-//! - `claims`, `races`, `records`, `queries`, `documents`, `nodes`: the cases
+//! - `claims`, `races`, `records`, `queries`, `documents`, `nodes`, `panel`: the cases
 
 pub(crate) mod bench;
 mod claims;
 mod documents;
 mod nodes;
+mod panel;
 mod queries;
 mod races;
 mod records;
@@ -91,5 +92,11 @@ contract! {
         a_heartbeat_keeps_fields_of_others,
         a_node_without_a_name_is_refused,
         a_broken_row_does_not_hide_the_others,
+    }
+    panel: {
+        a_user_is_made_once_and_edited_field_by_field,
+        of_many_first_users_one_is,
+        shared_entries_are_compared_and_set,
+        shared_entries_are_forgotten_after_their_end,
     }
 }

@@ -7,6 +7,7 @@
 //! - `records`, `query`: finding, listing and editing records
 //! - `settings`: applications' settings, and the streams' small documents
 //! - `nodes`: the nodes' rows
+//! - `panel`: users, and what nodes share about logins
 //! - `convert`, `error`, `index`: documents, driver errors, indexes
 
 mod claims;
@@ -14,6 +15,7 @@ pub(crate) mod convert;
 mod error;
 mod index;
 mod nodes;
+mod panel;
 mod query;
 mod records;
 pub(crate) mod settings;

@@ -4,8 +4,9 @@
 //!
 //! - `worker`: a thread with a connection
 //! - `schema`: opening and tables
-//! - `store`, `query`: what each call does
+//! - `store`, `query`, `panel`: what each call does
 
+mod panel;
 mod query;
 mod schema;
 mod store;

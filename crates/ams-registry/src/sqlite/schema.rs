@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 /// Counts changes of the tables below; a file with a higher number is from a later version and left alone.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS broadcast (
@@ -28,6 +28,9 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS stream_document (
         app TEXT NOT NULL, shelf TEXT NOT NULL, stream_id TEXT NOT NULL, id TEXT NOT NULL, document TEXT NOT NULL);
     CREATE INDEX IF NOT EXISTS stream_document_stream ON stream_document (app, shelf, stream_id, id);
+    CREATE TABLE IF NOT EXISTS panel_user (email TEXT NOT NULL PRIMARY KEY, document TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS shared (
+        name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL, version INTEGER NOT NULL, until_ms INTEGER);
 ";
 
 /// What a connection is for.
