@@ -205,11 +205,7 @@ impl Login {
     }
 
     /// Who has one of these cookies, if its session still holds.
-    pub(crate) async fn find(
-        &self,
-        registry: &dyn Registry,
-        cookies: &[&str],
-    ) -> Result<Option<SignedIn>, LoginError> {
+    pub(crate) async fn find(&self, registry: &dyn Registry, cookies: &[&str]) -> Result<Option<SignedIn>, LoginError> {
         if cookies.is_empty() {
             return Ok(None);
         }

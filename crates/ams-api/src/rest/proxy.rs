@@ -78,7 +78,8 @@ fn is_plain(path: &str) -> bool {
 /// What a query's decoding has opened and an address cannot hold, closed again. An escape that is left stays one.
 fn escaped(text: &str) -> String {
     let bytes = text.as_bytes();
-    let is_escape = |at: usize| bytes.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    let is_escape =
+        |at: usize| bytes.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
     let mut escaped = String::with_capacity(text.len());
     for (at, byte) in bytes.iter().enumerate() {
         let stays = match byte {
@@ -143,7 +144,11 @@ mod tests {
             ("_path=live/rest/v2/broadcasts/count", "/live/rest/v2/broadcasts/count", ""),
             ("_path=/live/rest/v2/version", "/live/rest/v2/version", ""),
             ("_path=live%2Frest%2Fv2%2Fbroadcasts%2Fs", "/live/rest/v2/broadcasts/s", ""),
-            ("a=1&_path=live/rest/v2/vods/list/0/5&sort_by=date&x=%26", "/live/rest/v2/vods/list/0/5", "a=1&sort_by=date&x=%26"),
+            (
+                "a=1&_path=live/rest/v2/vods/list/0/5&sort_by=date&x=%26",
+                "/live/rest/v2/vods/list/0/5",
+                "a=1&sort_by=date&x=%26",
+            ),
             ("_path=live/rest/v2/vods/list/0/5?search=a%20b&c=d", "/live/rest/v2/vods/list/0/5", "search=a%20b&c=d"),
             ("_path=live/rest/v2/broadcasts/count/a%20b", "/live/rest/v2/broadcasts/count/a%20b", ""),
             ("_path=live/rest/v2/broadcasts/count/a%2520b", "/live/rest/v2/broadcasts/count/a%20b", ""),

@@ -16,9 +16,9 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use super::call::{Call, Object, Text};
+use super::cookie;
 use super::guard::Who;
 use super::outcome::{Answer, Outcome, RestError, ok};
-use super::cookie;
 use crate::client::{ClientAddr, Front};
 use crate::login::{self, LoginError, SignedIn, Tried};
 
@@ -158,7 +158,8 @@ pub(super) async fn change_password(
 
 /// `GET /user-list`
 pub(super) async fn list(call: Call) -> Answer {
-    let users: Vec<User> = call.registry().list_users().await?.iter().filter_map(login::read).map(|(user, _)| user).collect();
+    let users: Vec<User> =
+        call.registry().list_users().await?.iter().filter_map(login::read).map(|(user, _)| user).collect();
     ok(&users)
 }
 
@@ -283,7 +284,9 @@ fn described(body: &JsonMap) -> Result<JsonMap, String> {
                 }
                 Value::Object(checked)
             }
-            (name, Value::String(text)) if OWN_FIELDS.contains(&name) && text.len() <= TEXT_LEN_MAX => text.as_str().into(),
+            (name, Value::String(text)) if OWN_FIELDS.contains(&name) && text.len() <= TEXT_LEN_MAX => {
+                text.as_str().into()
+            }
             (name, _) => return Err(format!("The value of {name} cannot be used")),
         };
         fields.insert((*name).to_owned(), value);

@@ -12,6 +12,7 @@
 //! - [`metrics`]: what all of it counts
 //! - [`registry_tasks`]: heartbeats, the waiting list
 //! - [`settings`]: applications' settings, kept fresh
+//! - [`first_user`]: the panel's first user, where there is none
 //! - [`port`]: the port for the API
 //! - [`run`], [`drain`]: start and stop, in order, and leaving without anybody noticing
 
@@ -20,6 +21,7 @@ mod claims;
 pub mod directory;
 mod drain;
 mod events;
+mod first_user;
 mod interruptions;
 mod links;
 mod load;

@@ -190,6 +190,7 @@ pub async fn run_with<F: Future<Output = ()>>(
     node.tasks.spawn(Arc::clone(&node).registry_watch_loop());
     node.tasks.spawn(Arc::clone(&node).waiting_loop());
     node.tasks.spawn(Arc::clone(&node).settings_loop());
+    node.tasks.spawn(Arc::clone(&node).first_user_loop());
     node.tasks.spawn(Arc::clone(&node).idle_loop());
     node.tasks.spawn(Arc::clone(&node).interruptions_loop());
     node.tasks.spawn(Arc::clone(&node).measure_load_loop());

@@ -12,7 +12,9 @@ fn map(value: Value) -> JsonMap {
 }
 
 fn user(email: &str) -> JsonMap {
-    map(json!({ "email": email, "password": "p", "appNameUserType": { "system": "ADMIN" }, "theirs": [1], "none": null }))
+    map(
+        json!({ "email": email, "password": "p", "appNameUserType": { "system": "ADMIN" }, "theirs": [1], "none": null }),
+    )
 }
 
 pub(super) async fn a_user_is_made_once_and_edited_field_by_field(bench: &Bench) {
@@ -50,7 +52,8 @@ pub(super) async fn a_user_is_made_once_and_edited_field_by_field(bench: &Bench)
 }
 
 pub(super) async fn of_many_first_users_one_is(bench: &Bench) {
-    let made = async |registry: &dyn crate::Registry, email: &str| registry.create_user(&user(email), true).await.unwrap();
+    let made =
+        async |registry: &dyn crate::Registry, email: &str| registry.create_user(&user(email), true).await.unwrap();
     let made = tokio::join!(
         made(&*bench.a, "a@x"),
         made(&*bench.b, "b@x"),
@@ -70,9 +73,9 @@ pub(super) async fn shared_entries_are_compared_and_set(bench: &Bench) {
     let swap = |value: &str, version| Swap { name: "n".into(), value: value.into(), version, until_ms: None };
     let names = ["n".to_owned(), "nothing".to_owned()];
     assert!(bench.a.get_shared(&names).await.unwrap().is_empty());
-    let made = async |registry: &dyn crate::Registry, value: &str| registry.swap_shared(&swap(value, 0), NOW).await.unwrap();
     let made =
-        tokio::join!(made(&*bench.a, "1"), made(&*bench.b, "2"), made(&*bench.a, "3"), made(&*bench.b, "4"));
+        async |registry: &dyn crate::Registry, value: &str| registry.swap_shared(&swap(value, 0), NOW).await.unwrap();
+    let made = tokio::join!(made(&*bench.a, "1"), made(&*bench.b, "2"), made(&*bench.a, "3"), made(&*bench.b, "4"));
     let made = [made.0, made.1, made.2, made.3];
     assert_eq!(made.iter().filter(|made| **made).count(), 1, "{made:?}");
     let winner = made.iter().position(|made| *made).unwrap() + 1;

@@ -57,7 +57,8 @@ impl MongoRegistry {
             let found = users.find(Document::new()).limit(limit).await.map_err(|e| classify(OPERATION, &e))?;
             let found: Vec<RawDocumentBuf> = found.try_collect().await.map_err(|e| classify(OPERATION, &e))?;
             // Of one name in both, the present collection's counts.
-            let new: Vec<_> = found.iter().map(read).filter(|user| !all.iter().any(|known| same(known, user))).collect();
+            let new: Vec<_> =
+                found.iter().map(read).filter(|user| !all.iter().any(|known| same(known, user))).collect();
             all.extend(new);
         }
         all.sort_by(|a, b| email_of(a).cmp(&email_of(b)));
@@ -93,7 +94,7 @@ impl MongoRegistry {
         // Where an older release reads, a user in the present collection would be nobody.
         let has = async |users: &Collection<RawDocumentBuf>| users.find_one(Document::new()).await.map_err(failed);
         let is_former = has(&present).await?.is_none() && has(&former).await?.is_some();
-        let mut document: Document = [(EMAIL.to_owned(), Bson::from(email))].into();
+        let mut document = doc! { EMAIL: email };
         let fields = user.iter().filter(|(name, value)| is_field(name) && !value.is_null());
         document.extend(fields.map(|(name, value)| (name.clone(), convert::json_to_bson(value))));
         // Two that make one user, or two first users, meet at the id; AMS's index says nothing of doubles.
@@ -106,12 +107,7 @@ impl MongoRegistry {
         }
     }
 
-    async fn do_edit_user(
-        &self,
-        email: &str,
-        set: &JsonMap,
-        unless_changed: &JsonMap,
-    ) -> Result<bool, RegistryError> {
+    async fn do_edit_user(&self, email: &str, set: &JsonMap, unless_changed: &JsonMap) -> Result<bool, RegistryError> {
         let (mut fields, mut gone) = (Document::new(), Document::new());
         for (name, value) in set.iter().filter(|(name, _)| is_field(name)) {
             let side = if value.is_null() { &mut gone } else { &mut fields };
@@ -126,7 +122,9 @@ impl MongoRegistry {
         let mut filter = doc! { EMAIL: email };
         let conditions = unless_changed.iter().filter(|(name, _)| is_field(name));
         // Null is equal to a field that is absent.
-        filter.extend(conditions.map(|(name, value)| (name.clone(), Bson::from(doc! { "$eq": convert::json_to_bson(value) }))));
+        filter.extend(
+            conditions.map(|(name, value)| (name.clone(), Bson::from(doc! { "$eq": convert::json_to_bson(value) }))),
+        );
         for users in self.users() {
             if users.find_one(doc! { EMAIL: email }).await.map_err(|e| classify("editing a user", &e))?.is_some() {
                 let done = users.update_one(filter, update).await.map_err(|e| classify("editing a user", &e))?;

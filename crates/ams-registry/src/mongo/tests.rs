@@ -363,7 +363,8 @@ async fn users_are_read_from_both_collections_and_written_where_they_are() {
         let registry = open(&uri, &prefix).await;
         let client = Client::with_uri_str(&uri).await.unwrap();
         let users = |name: &str| client.database(&format!("{prefix}serverdb")).collection::<Document>(name);
-        let seed = doc! { "className": "io.antmedia.rest.model.User", "email": "old", "password": "p", "userType": "ADMIN" };
+        let seed =
+            doc! { "className": "io.antmedia.rest.model.User", "email": "old", "password": "p", "userType": "ADMIN" };
         users("User").insert_one(seed).await.unwrap();
         assert_eq!(registry.find_user("old").await.unwrap().unwrap()["userType"], "ADMIN");
         let made = |email: &str| crate::JsonMap::from_iter([("email".to_owned(), email.into())]);

@@ -118,7 +118,8 @@ impl PanelStore for SqliteRegistry {
             let transaction = begin(connection)?;
             let version = i64::try_from(swap.version).unwrap_or(i64::MAX);
             let done = if version > 0 {
-                let update = "UPDATE shared SET value = ?3, version = ?2 + 1, until_ms = ?4 WHERE name = ?1 AND version = ?2";
+                let update =
+                    "UPDATE shared SET value = ?3, version = ?2 + 1, until_ms = ?4 WHERE name = ?1 AND version = ?2";
                 transaction.execute(update, params![swap.name, version, swap.value, swap.until_ms])?
             } else {
                 transaction.execute("DELETE FROM shared WHERE until_ms < ?1", [now_ms])?;
