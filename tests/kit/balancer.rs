@@ -59,6 +59,11 @@ impl Balancer {
         Ok(balancer)
     }
 
+    /// `http://…` of a path, at an origin.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.origins)
+    }
+
     /// The socket that leads to an origin.
     pub fn to_origins(&self) -> String {
         format!("ws://{}/{APP}/websocket", self.origins)

@@ -14,6 +14,9 @@ use anyhow::{Context, Result, ensure};
 use crate::case::keep_last_words;
 use crate::{APP, eventually, http};
 
+/// Key of the tokens that open the server's REST calls of every node started here.
+pub const SERVER_KEY: &str = "0123456789abcdef0123456789abcdef";
+
 /// How a node is started.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
@@ -38,16 +41,8 @@ pub struct NodeOptions {
 impl NodeOptions {
     /// A node of this mode at this address.
     pub fn new(mode: &'static str, ip: [u8; 4]) -> Self {
-        Self {
-            mode,
-            ip: ip.into(),
-            advertise: None,
-            registry: None,
-            prefix: None,
-            key: None,
-            args: Vec::new(),
-            env: Vec::new(),
-        }
+        let env = vec![("AMS_API__SERVER_JWT_SECRET".to_owned(), SERVER_KEY.to_owned())];
+        Self { mode, ip: ip.into(), advertise: None, registry: None, prefix: None, key: None, args: Vec::new(), env }
     }
 
     /// With these arguments too.

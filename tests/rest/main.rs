@@ -7,6 +7,7 @@ mod access;
 mod broadcasts;
 mod guards;
 mod live;
+mod login;
 mod off;
 mod owners;
 mod server;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use ams_testkit::APP;
 use ams_testkit::http::{self, Answer};
-use ams_testkit::node::NodeProcess;
+use ams_testkit::node::{NodeProcess, SERVER_KEY};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
@@ -52,6 +53,7 @@ async fn call(node: &NodeProcess, method: &str, path: &str, body: &Value) -> Res
     call_with(node, method, &format!("/{APP}/rest/v2{path}"), &[], body).await
 }
 
+/// Sends a call; one of the server's with its token, unless another is given.
 async fn call_with(
     node: &NodeProcess,
     method: &str,
@@ -64,7 +66,12 @@ async fn call_with(
         Value::String(text) => text.clone(),
         value => value.to_string(),
     };
-    http::send(method, &node.url(path), headers, text).await.with_context(|| format!("{method} {path}"))
+    let token = settings::signed(SERVER_KEY);
+    let mut headers = headers.to_vec();
+    if path.starts_with("/rest/") && !headers.iter().any(|(name, _)| *name == "ProxyAuthorization") {
+        headers.push(("ProxyAuthorization", &token));
+    }
+    http::send(method, &node.url(path), &headers, text).await.with_context(|| format!("{method} {path}"))
 }
 
 /// Whether `got` is `want`: of an object, the fields that `want` names.

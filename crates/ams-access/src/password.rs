@@ -134,6 +134,15 @@ impl NewPassword {
         Self { seen: fingerprint(&password), password: password.into(), argon2: argon2.into() }
     }
 
+    /// The fields to write into the user's document, by name.
+    pub fn fields(&self) -> [(&'static str, &str); 3] {
+        [
+            ("password", self.password.expose()),
+            ("passwordArgon2", self.argon2.expose()),
+            ("passwordSeen", self.seen.as_str()),
+        ]
+    }
+
     /// What it looks like once stored.
     pub fn stored(&self) -> StoredPassword {
         StoredPassword { password: self.password.clone(), argon2: self.argon2.clone(), seen: Some(self.seen.clone()) }

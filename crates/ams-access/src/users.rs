@@ -66,6 +66,18 @@ pub struct User {
 }
 
 impl User {
+    /// An administrator of the whole server, in the words of all of AMS's versions.
+    pub fn administrator(email: &str) -> Self {
+        let role = Role::Admin.as_str().to_owned();
+        Self {
+            email: email.to_owned(),
+            user_type: Some(role.clone()),
+            scope: Some(SYSTEM.to_owned()),
+            app_name_user_type: Some(BTreeMap::from([(SYSTEM.to_owned(), role)])),
+            ..Self::default()
+        }
+    }
+
     /// Its role in `scope`: there, or in the whole server, whichever is more.
     ///
     /// As in AMS, a document without roles by scope has one role in one scope; without a scope that is the server,
@@ -293,6 +305,8 @@ mod tests {
         let shown = serde_json::to_string(&user).unwrap();
         assert!(!shown.contains("password") && shown.contains("\"appNameUserType\":null"), "{shown}");
         assert_eq!(super::tests::user(&[("system", "ADMIN")]).login_message(), r#"{"system":"ADMIN"}"#);
+        let first = User::administrator("a");
+        assert!(first.is_admin() && first.login_message() == "system/ADMIN");
     }
 
     proptest! {

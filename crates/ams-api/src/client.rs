@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::extract::ConnectInfo;
-use http::{Extensions, HeaderMap, header};
+use http::{Extensions, HeaderMap, HeaderValue, header};
 use ipnet::IpNet;
 
 use crate::port::{Caller, Door};
@@ -25,6 +25,29 @@ impl ClientAddr {
     pub(crate) fn find(extensions: &Extensions, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
         Self(resolve(peer.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), headers, trusted))
+    }
+}
+
+/// What the client's browser takes for this server's origin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Front {
+    /// Whether the client speaks TLS, with a proxy that says so.
+    pub(crate) https: bool,
+    /// The host it asked, with a port if that is not the usual one.
+    pub(crate) host: Option<HeaderValue>,
+}
+
+impl Front {
+    /// From the request and, if it comes from a trusted proxy, what that adds.
+    pub(crate) fn find(extensions: &Extensions, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
+        let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
+        let believed = is_trusted(peer.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), trusted);
+        let of_proxy = |name: &str| headers.get(name).filter(|_| believed);
+        // The nearest proxy adds its word at the end.
+        let https = of_proxy("x-forwarded-proto")
+            .and_then(|value| value.to_str().ok()?.rsplit(',').next())
+            .is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https"));
+        Self { https, host: of_proxy("x-forwarded-host").or_else(|| headers.get(header::HOST)).cloned() }
     }
 }
 
@@ -105,6 +128,29 @@ mod tests {
             }
             let got = resolve(peer.parse().unwrap(), &headers, &trusted);
             assert_eq!(got, want.parse::<IpAddr>().unwrap(), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_proxies_say_that_a_client_speaks_tls() {
+        let trusted = ApiConfig::default().trusted_proxies;
+        for (name, peer, proto, want) in [
+            ("a proxy", "10.0.0.7", Some("https"), true),
+            ("the nearest of two", "10.0.0.7", Some("http, HTTPS"), true),
+            ("no TLS", "10.0.0.7", Some("http"), false),
+            ("a client", "203.0.113.5", Some("https"), false),
+            ("nobody", "10.0.0.7", None, false),
+        ] {
+            let mut headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("inside"))]);
+            if let Some(proto) = proto {
+                headers.insert("x-forwarded-proto", HeaderValue::from_static(proto));
+                headers.insert("x-forwarded-host", HeaderValue::from_static("outside"));
+            }
+            let mut extensions = Extensions::new();
+            extensions.insert(ConnectInfo(SocketAddr::new(peer.parse().unwrap(), 1)));
+            let front = Front::find(&extensions, &headers, &trusted);
+            let host = if peer == "10.0.0.7" && proto.is_some() { "outside" } else { "inside" };
+            assert_eq!((front.https, front.host.unwrap()), (want, HeaderValue::from_static(host)), "{name}");
         }
     }
 

@@ -24,8 +24,11 @@ pub struct ApiConfig {
     /// What stands before the path in `Location` headers, for example `https://media.example`. Empty: only the path,
     /// which works behind every proxy.
     pub public_base: String,
-    /// Key of the JWTs that open the server's REST calls (`/rest/v2/…`) in header `ProxyAuthorization`, 32 characters or
-    /// more. Empty: they are open to this machine's own programs alone.
+    /// From where the server's REST calls (`/rest/…`) may be used: addresses and networks, with commas. Health checks
+    /// are open to all.
+    pub allowed_dashboard_cidr: String,
+    /// Key of the JWTs that open the server's REST calls (`/rest/v2/…`) in header `ProxyAuthorization` as an
+    /// administrator, 32 characters or more. Empty: only a login opens them.
     pub server_jwt_secret: Secret,
     /// Name shown in `/rest/v2/liveness`. Empty: the machine's own.
     pub host_name: String,
@@ -113,6 +116,7 @@ impl Default for ApiConfig {
             cors_origins: vec!["*".into()],
             trusted_proxies: PRIVATE_NETWORKS.iter().filter_map(|net| net.parse().ok()).collect(),
             public_base: String::new(),
+            allowed_dashboard_cidr: "0.0.0.0/0,::/0".to_owned(),
             server_jwt_secret: Secret::default(),
             host_name: String::new(),
             limits: ApiLimits::default(),
@@ -194,6 +198,13 @@ impl ApiConfig {
                     format!("{base:?} must look like https://host, without a slash at its end"),
                 );
             }
+        }
+        match ams_access::CidrList::parse(&self.allowed_dashboard_cidr) {
+            Ok(list) if list.is_empty() => {
+                return refuse("allowed_dashboard_cidr", "names nobody; write 0.0.0.0/0,::/0 for everybody".into());
+            }
+            Ok(_) => {}
+            Err(error) => return refuse("allowed_dashboard_cidr", error.to_string()),
         }
         // Stars are what --print-config shows in its place.
         let key = self.server_jwt_secret.0.trim_matches('*');
@@ -301,6 +312,8 @@ mod tests {
             ("bad network", "trusted_proxies = [\"10.0.0.0/99\"]", "trusted_proxies"),
             ("not STUN", "stun_servers = [\"http://x\"]", "stun_servers"),
             ("bracket in TURN", "[[turn_servers]]\nurl = \"turn:a>b\"", "turn_servers"),
+            ("not an address", "allowed_dashboard_cidr = \"10.0.0.0/8, home\"", "allowed_dashboard_cidr"),
+            ("nobody", "allowed_dashboard_cidr = \"\"", "allowed_dashboard_cidr"),
             ("short key", "server_jwt_secret = \"secret\"", "server_jwt_secret"),
             ("slash", "public_base = \"https://x/\"", "public_base"),
             ("no scheme", "cors_origins = [\"example.com\"]", "cors_origins"),

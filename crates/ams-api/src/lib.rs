@@ -9,6 +9,7 @@
 //! - `socket`: AMS's WebSocket
 //! - `media`, `resources`: WHIP and WHEP
 //! - `rest`: AMS's REST API
+//! - `login`: who is let into the panel
 //! - [`outgoing`]: what is asked of others over HTTP
 //! - `health`, `pages`: everything else a balancer or a browser asks for
 //! - `problem`, `refusals`: refusals as HTTP, and how many there were
@@ -16,6 +17,7 @@
 mod client;
 pub mod config;
 mod health;
+mod login;
 mod media;
 mod middleware;
 pub mod outgoing;

@@ -9,7 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use crate::client::ClientAddr;
+use crate::client::{ClientAddr, Front};
 use crate::problem::Problem;
 use crate::state::Shared;
 
@@ -20,7 +20,9 @@ const EXPOSE_HEADERS: &str = "Location, Link, ETag, Accept-Patch, Accept-Post, R
 
 pub(crate) async fn guard(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
     let client = ClientAddr::find(request.extensions(), request.headers(), &state.config.trusted_proxies);
+    let front = Front::find(request.extensions(), request.headers(), &state.config.trusted_proxies);
     request.extensions_mut().insert(client);
+    request.extensions_mut().insert(front);
     let origin = allowed_origin(&state.config.cors_origins, request.headers());
     let is_options = request.method() == Method::OPTIONS;
     let is_preflight = is_options && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);

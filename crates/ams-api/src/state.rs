@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use ams_access::CidrList;
 use ams_signal::RateLimit;
 use ams_types::AppName;
 use http::HeaderValue;
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::ApiConfig;
+use crate::login::Login;
 use crate::port::Node;
 use crate::rate::RateLimiter;
 use crate::refusals::Refusals;
@@ -22,6 +24,9 @@ pub(crate) struct ApiState {
     pub(crate) config: ApiConfig,
     pub(crate) rates: RateLimiter,
     pub(crate) resources: Resources,
+    pub(crate) login: Login,
+    /// From where the server's calls may be used. What cannot be read was refused before.
+    pub(crate) dashboard: CidrList,
     pub(crate) refusals: Arc<Refusals>,
     /// Every task this crate starts; [`crate::Api::shutdown`] waits for them.
     pub(crate) tasks: TaskTracker,
@@ -47,6 +52,8 @@ impl ApiState {
             node,
             rates: RateLimiter::new(limit, Instant::now()),
             resources: Resources::new(config.limits.http_sessions),
+            login: Login::default(),
+            dashboard: CidrList::parse(&config.allowed_dashboard_cidr).unwrap_or_default(),
             refusals: Arc::default(),
             tasks: TaskTracker::new(),
             stopping: watch::Sender::new(None),

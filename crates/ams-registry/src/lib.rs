@@ -8,7 +8,7 @@
 //! - [`query`]: which of them a list shows
 //! - [`claim`], [`leftovers`]: who may publish an id, and what a restarted node cleans up
 //! - [`outbox`]: webhook events, from the one who says them to the one who sends them
-//! - [`registry`], [`error`]: the contract
+//! - [`registry`], [`panel`], [`error`]: the contract
 //! - `app`: which name an application's records go by
 //! - `gate`: deadline and bounds of every call
 //! - `mongo`, `sqlite`: the two versions; `contract` (tests) holds them to one suite
@@ -23,6 +23,7 @@ mod gate;
 pub mod leftovers;
 mod mongo;
 pub mod outbox;
+pub mod panel;
 pub mod query;
 pub mod record;
 pub mod registry;
@@ -40,6 +41,7 @@ pub use config::RegistryConfig;
 pub use error::RegistryError;
 pub use leftovers::{Ended, LeftoverRequest, Leftovers};
 pub use outbox::{OutboxReport, OutboxRules, TakeEvents};
+pub use panel::{PanelStore, Shared, Swap};
 pub use query::{BroadcastQuery, LiveTotals, Search, Sort};
 pub use record::JsonMap;
 pub use record::broadcast::BroadcastRecord;

@@ -12,6 +12,7 @@ use crate::claim::{Claim, ClaimError, ClaimRequest, Lease, LiveInfo, ReleaseReas
 use crate::error::RegistryError;
 use crate::leftovers::{LeftoverRequest, Leftovers};
 use crate::outbox::{OutboxReport, OutboxRules, TakeEvents};
+use crate::panel::PanelStore;
 use crate::query::{BroadcastQuery, LiveTotals};
 use crate::record::JsonMap;
 use crate::record::broadcast::BroadcastRecord;
@@ -125,7 +126,7 @@ pub struct RegistryStats {
 ///
 /// Every call ends within [`crate::RegistryConfig::operation_timeout`], whatever the server does, and every write may
 /// be repeated. `now_ms` is the caller's wall clock, ms since 1970: the registry has none.
-pub trait Registry: fmt::Debug + Send + Sync + 'static {
+pub trait Registry: PanelStore + fmt::Debug + Send + Sync + 'static {
     /// Asks the store for a sign of life: one round trip.
     fn ping(&self) -> Answer<'_, ()>;
 

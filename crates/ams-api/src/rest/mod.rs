@@ -10,15 +10,19 @@
 //! - `broadcasts`, `ending`, `subtracks`, `data`, `tokens`, `subscribers`: an application's calls
 //! - `off`: calls for what is not done here
 //! - `server`, `settings`, `system`: the server's calls
+//! - `users`, `cookie`: the panel's users and their sessions
+//! - `proxy`: the panel's way to an application's calls
 
 mod broadcasts;
 mod call;
+mod cookie;
 mod data;
 mod ending;
 mod forward;
 mod guard;
 mod off;
 mod outcome;
+mod proxy;
 mod server;
 mod settings;
 mod subscribers;
@@ -26,6 +30,7 @@ mod subtracks;
 pub(crate) mod system;
 mod table;
 mod tokens;
+mod users;
 
 use std::sync::Arc;
 
@@ -46,8 +51,12 @@ pub(crate) fn routes(state: &Shared) -> Router<Shared> {
         .route("/{app}/rest/{*call}", any(no_such_call))
         .route_layer(forwarded)
         .route_layer(guarded);
+    let by_proxy = app.clone().fallback(no_such_call).with_state(Arc::clone(state));
+    let old_proxy = proxy::calls(&by_proxy).fold(Router::new(), |router, call| call.add_to(router, "/rest"));
     let server = table::server()
+        .chain(proxy::calls(&by_proxy))
         .fold(Router::new(), |router, call| call.add_to(router, "/rest/v2"))
+        .merge(old_proxy)
         .route("/rest/cluster/deleteNode/{node}", get(server::delete_node))
         .route("/rest/{*call}", any(no_such_call))
         .route_layer(from_fn_with_state(Arc::clone(state), guard::server));

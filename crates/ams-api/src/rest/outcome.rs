@@ -48,6 +48,11 @@ impl Outcome {
         Self { data_id: Some(data_id.into()), ..self }
     }
 
+    #[must_use]
+    pub(crate) fn with_error(self, error_id: i32) -> Self {
+        Self { error_id, ..self }
+    }
+
     pub(crate) fn status(self, status: StatusCode) -> Response {
         json(status, &self)
     }

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
-use super::{broadcasts, data, ending, off, server, settings, subscribers, subtracks, tokens};
+use super::{broadcasts, data, ending, off, server, settings, subscribers, subtracks, tokens, users};
 use crate::health;
 use crate::state::Shared;
 
@@ -48,7 +48,7 @@ impl Entry {
     }
 
     #[must_use]
-    fn differs(self, note: &'static str) -> Self {
+    pub(super) fn differs(self, note: &'static str) -> Self {
         Self { how: How::Differs(note), ..self }
     }
 
@@ -112,6 +112,18 @@ pub(super) fn application() -> impl Iterator<Item = Entry> {
 /// Calls below `/rest/v2`. `liveness` is open to all and routed elsewhere.
 pub(super) fn server() -> impl Iterator<Item = Entry> {
     let on = calls! {
+        "GET" "/authentication-status" => users::authentication_status;
+        "GET" "/first-login-status" => users::first_login_status;
+        "POST" "/users/initial" => users::initial;
+        "POST" "/users/authenticate" => users::authenticate;
+        "GET" "/users/{user}/blocked" => users::blocked, "from the address that asks; AMS blocks the name everywhere";
+        "DELETE" "/users/logout" => users::logout;
+        "POST" "/users/password" => users::change_password, "ends the user's other sessions";
+        "GET" "/user-list" => users::list;
+        "POST" "/users" => users::create, "a role must be named";
+        "PUT" "/users" => users::edit, "what is left out stays; the three fields of the role go together";
+        "DELETE" "/users/{user}" => users::delete;
+        "GET" "/admin-status" => users::admin_status;
         "GET" "/version" => health::version;
         "GET" "/enterprise-edition" => server::enterprise_edition;
         "GET" "/cluster-mode-status" => server::cluster_mode;
@@ -171,8 +183,9 @@ mod tests {
              set, it writes this file instead of comparing it). *done*: as AMS does it. *off*: the call exists and \
              answers as AMS does while that feature is switched off, `success:false`, an empty list or 0.\n",
         );
+        let proxied = super::super::proxy::calls(&Router::new());
         let tables: [(&str, Vec<Entry>); 2] =
-            [("/{app}/rest/v2", application().collect()), ("/rest/v2", server().collect())];
+            [("/{app}/rest/v2", application().collect()), ("/rest/v2", server().chain(proxied).collect())];
         for (base, calls) in tables {
             let _ = write!(text, "\n## Below `{base}`\n\n| call | here |\n|---|---|\n");
             for call in calls {

@@ -34,7 +34,7 @@ use ams_types::{AppName, NodeId};
 pub(crate) use drain::DrainConfig;
 pub(crate) use error::{ConfigError, ConfigErrors};
 pub(crate) use media::MediaConfig;
-pub(crate) use raw::{Mode, PortRange};
+pub(crate) use raw::{FirstUser, Mode, PortRange};
 pub(crate) use webhooks::WebhookConfig;
 
 use crate::cli::DemoArgs;
@@ -73,6 +73,8 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
     /// Whether an origin serves viewers too.
     pub(crate) serve_viewers_on_origin: bool,
+    /// Who makes the panel's first user.
+    pub(crate) first_user: FirstUser,
     /// Deadlines of peers and streams.
     pub(crate) media: MediaConfig,
     /// ICE servers for clients, cross-origin rules and limits of the HTTP side.

@@ -37,6 +37,7 @@ pub(crate) struct RawConfig {
     pub(crate) insecure_relay: bool,
     pub(crate) shards: usize,
     pub(crate) serve_viewers_on_origin: bool,
+    pub(crate) first_user: FirstUser,
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
     pub(crate) api: ApiConfig,
@@ -65,6 +66,7 @@ impl Default for RawConfig {
             insecure_relay: false,
             shards: 0,
             serve_viewers_on_origin: true,
+            first_user: FirstUser::default(),
             log: "info".into(),
             log_format: LogFormat::default(),
             api: ApiConfig::default(),
@@ -119,6 +121,7 @@ pub(super) const ALLOWED: &[(&str, &str, &str)] = &[
     ("insecure_relay", "true or false", "true"),
     ("shards", "a whole number from 0 (one less than the cores) to 1024", "4"),
     ("serve_viewers_on_origin", "true or false", "false"),
+    ("first_user", "one of auto, random, none", "\"none\""),
     ("log", "off, error, warn, info, debug, trace, or TARGET=LEVEL separated by commas", "\"info,ams_rtc=debug\""),
     ("log_format", "one of auto, text, json", "\"json\""),
 ];
@@ -171,6 +174,19 @@ impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// Who makes the panel's first user, and with which password.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum FirstUser {
+    /// The node: with its EC2 instance id, as AMS does, or a random one where there is none.
+    #[default]
+    Auto,
+    /// The node, with a random one; no metadata service is asked.
+    Random,
+    /// Whoever opens the panel first.
+    None,
 }
 
 /// Ports `from` to `to`, both included. `from <= to` and `from > 0` hold for every value that exists.

@@ -59,6 +59,7 @@ pub(super) fn resolve(
         log: raw.log,
         log_format: raw.log_format,
         serve_viewers_on_origin: raw.serve_viewers_on_origin,
+        first_user: raw.first_user,
         media: raw.media,
         drain: raw.drain,
         webhooks: raw.webhooks,

@@ -14,6 +14,7 @@
 //! - [`registry_tasks`]: heartbeats, the waiting list
 //! - [`settings`]: applications' settings, kept fresh
 //! - [`webhooks`]: what applications are told
+//! - [`first_user`]: the panel's first user, where there is none
 //! - [`port`]: the port for the API
 //! - [`run`], [`drain`]: start and stop, in order, and leaving without anybody noticing
 
@@ -23,6 +24,7 @@ mod claims;
 pub mod directory;
 mod drain;
 mod events;
+mod first_user;
 mod interruptions;
 mod links;
 mod load;

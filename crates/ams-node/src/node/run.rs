@@ -280,6 +280,7 @@ impl NodeCore {
         self.tasks.spawn(Arc::clone(self).waiting_loop());
         self.tasks.spawn(Arc::clone(self).settings_loop());
         self.tasks.spawn(Arc::clone(self).visits_loop());
+        self.tasks.spawn(Arc::clone(self).first_user_loop());
         self.tasks.spawn(Arc::clone(self).stale_loop());
         self.tasks.spawn(Arc::clone(self).idle_loop());
         self.tasks.spawn(Arc::clone(self).webhook_writer_loop());

@@ -4,13 +4,14 @@
 //! (a replica set) name a server; unset, that is said aloud, once each.
 //!
 //! - `bench`: two connections to one fresh registry, and a look behind its back
-//! - `claims`, `races`, `records`, `queries`, `documents`, `nodes`, `outbox`: the cases
+//! - `claims`, `races`, `records`, `queries`, `documents`, `nodes`, `outbox`, `panel`: the cases
 
 pub(crate) mod bench;
 mod claims;
 mod documents;
 mod nodes;
 mod outbox;
+mod panel;
 mod queries;
 mod races;
 mod records;
@@ -102,5 +103,11 @@ contract! {
         one_target_leaves_room_for_others,
         an_end_is_withdrawn_by_the_publication_that_goes_on,
         old_events_are_given_up_and_too_many_dropped,
+    }
+    panel: {
+        a_user_is_made_once_and_edited_field_by_field,
+        of_many_first_users_one_is,
+        shared_entries_are_compared_and_set,
+        shared_entries_are_forgotten_after_their_end,
     }
 }

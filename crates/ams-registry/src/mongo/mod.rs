@@ -8,6 +8,7 @@
 //! - `settings`: applications' settings, and the streams' small documents
 //! - `outbox`: webhook events that wait
 //! - `nodes`: the nodes' rows
+//! - `panel`: users, and what nodes share about logins
 //! - `convert`, `error`, `index`: documents, driver errors, indexes
 
 mod claims;
@@ -16,6 +17,7 @@ mod error;
 mod index;
 mod nodes;
 mod outbox;
+mod panel;
 mod query;
 mod records;
 pub(crate) mod settings;

@@ -355,3 +355,45 @@ async fn a_server_that_comes_back_is_used_again() {
         drop_databases(Client::with_uri_str(&uri).await.unwrap(), &prefix).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_are_read_from_both_collections_and_written_where_they_are() {
+    for uri in VARIABLES.iter().filter_map(|variable| mongo_uri(variable)) {
+        let prefix = fresh_prefix();
+        let registry = open(&uri, &prefix).await;
+        let client = Client::with_uri_str(&uri).await.unwrap();
+        let users = |name: &str| client.database(&format!("{prefix}serverdb")).collection::<Document>(name);
+        let seed =
+            doc! { "className": "io.antmedia.rest.model.User", "email": "old", "password": "p", "userType": "ADMIN" };
+        users("User").insert_one(seed).await.unwrap();
+        assert_eq!(registry.find_user("old").await.unwrap().unwrap()["userType"], "ADMIN");
+        let made = |email: &str| crate::JsonMap::from_iter([("email".to_owned(), email.into())]);
+        assert!(!registry.create_user(&made("first"), true).await.unwrap(), "somebody is there, in the other one");
+        assert!(registry.create_user(&made("beside"), false).await.unwrap());
+        assert!(users("User").find_one(doc! { "email": "beside" }).await.unwrap().is_some(), "beside the others");
+
+        users("user").insert_one(doc! { "_t": "User", "email": "new", "password": "p" }).await.unwrap();
+        users("user").insert_one(doc! { "_t": "User", "email": "old", "password": "newer" }).await.unwrap();
+        assert!(registry.create_user(&made("present"), false).await.unwrap());
+        assert!(users("user").find_one(doc! { "email": "present" }).await.unwrap().is_some(), "AMS reads here now");
+        let list = registry.list_users().await.unwrap();
+        let listed: Vec<_> = list.iter().map(|user| user["email"].as_str().unwrap()).collect();
+        assert_eq!(listed, ["beside", "new", "old", "present"]);
+        assert_eq!(registry.find_user("old").await.unwrap().unwrap()["password"], "newer", "the present one counts");
+
+        let set = crate::JsonMap::from_iter([("password".to_owned(), "q".into())]);
+        for email in ["beside", "new"] {
+            assert!(registry.edit_user(email, &set, &crate::JsonMap::new()).await.unwrap());
+        }
+        let former = users("User").find_one(doc! { "email": "beside", "password": "q" }).await.unwrap();
+        assert!(former.is_some_and(|user| user.get_object_id("_id").is_ok()), "with an id as AMS's mapper takes it");
+        let present = users("user").find_one(doc! { "email": "new", "password": "q" }).await.unwrap();
+        assert_eq!(present.unwrap().get_str("_t").unwrap(), "User", "fields of others stay");
+        assert!(registry.delete_user("old").await.unwrap());
+        assert!(registry.find_user("old").await.unwrap().is_none(), "in none of them");
+
+        registry.close().await;
+        client.database(&format!("{prefix}serverdb")).drop().await.unwrap();
+        client.shutdown().await;
+    }
+}

@@ -5,10 +5,11 @@
 //! - `worker`: a thread with a connection
 //! - `in_place`: the same without a thread, for simulations
 //! - `schema`: opening and tables
-//! - `store`, `query`, `outbox`: what each call does
+//! - `store`, `query`, `outbox`, `panel`: what each call does
 
 mod in_place;
 mod outbox;
+mod panel;
 mod query;
 mod schema;
 mod store;

@@ -38,6 +38,9 @@ const TABLES: &str = "
     CREATE INDEX IF NOT EXISTS webhook_outbox_due ON webhook_outbox (app, state, next_attempt);
     CREATE INDEX IF NOT EXISTS webhook_outbox_stream ON webhook_outbox (app, stream_id, state, epoch, place);
     CREATE INDEX IF NOT EXISTS webhook_outbox_forget ON webhook_outbox (app, forget_at);
+    CREATE TABLE IF NOT EXISTS panel_user (email TEXT NOT NULL PRIMARY KEY, document TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS shared (
+        name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL, version INTEGER NOT NULL, until_ms INTEGER);
 ";
 
 /// What a connection is for.

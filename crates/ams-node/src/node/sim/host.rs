@@ -18,7 +18,7 @@ use tracing::{Instrument as _, info};
 
 use super::World;
 use crate::clock::WallClock;
-use crate::config::{Config, Mode};
+use crate::config::{Config, FirstUser, Mode};
 use crate::net::{Listener, Net};
 use crate::node::NodeCore;
 use crate::node::port::NodeHandle;
@@ -72,6 +72,8 @@ impl Host {
         config.node_id = name.parse().expect("a name");
         config.advertise = address.to_string();
         config.public_ips = vec![address];
+        // Its password would be asked of a service outside.
+        config.first_user = FirstUser::None;
         // Transports do nothing here: they must not run out of time.
         config.media.connect_timeout = Duration::from_secs(100_000);
         config.media.consent_timeout = Duration::from_secs(100_000);

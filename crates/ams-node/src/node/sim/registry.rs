@@ -10,8 +10,8 @@ use std::time::Duration;
 use ams_registry::{
     Answer, AppSettingsRecord, BroadcastEdit, BroadcastQuery, BroadcastRecord, Claim, ClaimError, ClaimRequest,
     ClusterNodeRecord, InPlaceRegistry, JsonMap, Lease, LeftoverRequest, Leftovers, LiveInfo, LiveTotals, OutboxRecord,
-    OutboxReport, OutboxRules, Registry, RegistryConfig, RegistryError, RegistryStats, ReleaseReason, Released, Shelf,
-    Status, StreamLocation, StreamQuality, TakeEvents, TokenRecord, TokenUse, Upserted,
+    OutboxReport, OutboxRules, PanelStore, Registry, RegistryConfig, RegistryError, RegistryStats, ReleaseReason,
+    Released, Shared, Shelf, Status, StreamLocation, StreamQuality, Swap, TakeEvents, TokenRecord, TokenUse, Upserted,
 };
 use ams_types::{AppName, Epoch, NodeId, StreamId, StreamKey};
 use futures_util::future::BoxFuture;
@@ -153,6 +153,40 @@ impl Client {
             let in_time = timeout_at(Instant::now() + after, there_and_back).await;
             in_time.unwrap_or_else(|_| Err(RegistryError::Deadline { operation, after }.into()))
         })
+    }
+}
+
+impl PanelStore for Client {
+    fn find_user<'a>(&'a self, email: &'a str) -> Answer<'a, Option<JsonMap>> {
+        self.call("finding a user", async move { self.inner.find_user(email).await })
+    }
+
+    fn list_users(&self) -> Answer<'_, Vec<JsonMap>> {
+        self.call("listing users", async move { self.inner.list_users().await })
+    }
+
+    fn has_users(&self) -> Answer<'_, bool> {
+        self.call("counting users", async move { self.inner.has_users().await })
+    }
+
+    fn create_user<'a>(&'a self, user: &'a JsonMap, first: bool) -> Answer<'a, bool> {
+        self.call("making a user", async move { self.inner.create_user(user, first).await })
+    }
+
+    fn edit_user<'a>(&'a self, email: &'a str, set: &'a JsonMap, unless_changed: &'a JsonMap) -> Answer<'a, bool> {
+        self.call("editing a user", async move { self.inner.edit_user(email, set, unless_changed).await })
+    }
+
+    fn delete_user<'a>(&'a self, email: &'a str) -> Answer<'a, bool> {
+        self.call("deleting a user", async move { self.inner.delete_user(email).await })
+    }
+
+    fn get_shared<'a>(&'a self, names: &'a [String]) -> Answer<'a, Vec<Shared>> {
+        self.call("reading what is shared", async move { self.inner.get_shared(names).await })
+    }
+
+    fn swap_shared<'a>(&'a self, swap: &'a Swap, now_ms: i64) -> Answer<'a, bool> {
+        self.call("writing what is shared", async move { self.inner.swap_shared(swap, now_ms).await })
     }
 }
 
