@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::bench::{Bench, NOW};
+use crate::RegistryError;
 use crate::panel::{SHARED_LEN_MAX, Swap};
 use crate::record::JsonMap;
-use crate::RegistryError;
 
 fn map(value: Value) -> JsonMap {
     if let Value::Object(map) = value { map } else { JsonMap::new() }
