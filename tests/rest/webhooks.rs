@@ -369,7 +369,8 @@ fn a_receiver_that_was_away_hears_everything_once_though_an_origin_died() {
         want.extend(all("stops").into_iter().chain(gone).map(|stream| (stream, both.clone())));
         receiver.wait_all(&want, Duration::from_secs(100)).await?;
         say(&format!("all {} streams told {} s after the receiver was back", want.len(), up_at.elapsed().as_secs()));
-        let (total, once) = (receiver.deliveries().len(), receiver.heard().values().map(Vec::len).sum::<usize>());
+        let total = receiver.deliveries().len();
+        let once: usize = receiver.heard().values().map(Vec::len).sum();
         say(&format!("{total} requests for {once} events"));
         for (stream, mut publisher) in lives.into_iter().chain(back) {
             publisher.socket()?.stop(&stream).await?;

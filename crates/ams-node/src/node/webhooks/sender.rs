@@ -168,7 +168,7 @@ impl NodeCore {
             // The first failure is news, the others are the same again.
             result if event.attempts == 0 => {
                 let problem = result.as_ref().map_or_else(Clone::clone, |status| format!("it answered {status}"));
-                info!(stream_id = %key, action = event.action, target = event.target, problem, "a webhook event was not taken; it is sent again");
+                info!(stream_id = %key, action = event.action, receiver = event.target, problem, "a webhook event was not taken; it is sent again");
             }
             result => debug!(stream_id = %key, action = event.action, attempts = event.attempts, ?result, "again"),
         }
