@@ -137,7 +137,9 @@ async fn carry(tun: Tun, quality: Quality, passed: Arc<Passed>) {
                 travelling.push_back((Instant::now() + quality.delay, packet));
             }
             () = tokio::time::sleep_until(first.unwrap_or_else(Instant::now)), if first.is_some() => {
-                while let Some((_, packet)) = travelling.pop_front_if(|(at, _)| *at <= Instant::now()) {
+                while travelling.front().is_some_and(|(at, _)| *at <= Instant::now())
+                    && let Some((_, packet)) = travelling.pop_front()
+                {
                     passed.carried.fetch_add(1, Ordering::Relaxed);
                     // What the system does not take is lost, as on any path.
                     let _ = tun.send(&packet).await;
