@@ -138,7 +138,7 @@ impl Login {
             return Ok(Tried::Blocked(blocked));
         }
         for _ in 0..TRIES {
-            let found = document.as_ref().and_then(|document| read(document));
+            let found = document.as_ref().and_then(read);
             let verdict = self.check(found.as_ref().map(|(_, stored)| stored.clone()), sent.clone()).await?;
             let (Some((user, stored)), Some(document_read), true) = (found, &document, verdict.ok) else {
                 self.count_failure(registry, email, address).await;
