@@ -96,9 +96,11 @@ impl NodeProcess {
     /// # Errors
     /// It did not become ready in time.
     pub async fn start(options: NodeOptions) -> Result<Self> {
-        let http = SocketAddr::from((options.ip, free_port(options.ip)?));
-        let relay = SocketAddr::from((options.ip, free_port(options.ip)?));
-        Self::start_at(options, http, relay).await
+        // Both held at one time, or they might be one.
+        let (http, relay) = (TcpListener::bind((options.ip, 0))?, TcpListener::bind((options.ip, 0))?);
+        let (http_at, relay_at) = (http.local_addr()?, relay.local_addr()?);
+        drop((http, relay));
+        Self::start_at(options, http_at, relay_at).await
     }
 
     /// Starts a node at given addresses and waits until it is ready.

@@ -98,6 +98,8 @@ fn another_value_for_each_key() -> Vec<(String, String)> {
         "webhooks.secret" => Some("s3cret-s3cret-s3cret-s3cret-s3cret"),
         "api.cors_origins" => Some("https://a.example"),
         "api.trusted_proxies" => Some("10.0.0.0/8"),
+        "api.allowed_dashboard_cidr" => Some("10.0.0.0/8"),
+        "first_user" => Some("none"),
         "api.public_base" => Some("https://a.example"),
         "relay_link.dead_after" => Some("4s"),
         "relay_link.redial_min" => Some("200ms"),

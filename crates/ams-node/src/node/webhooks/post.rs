@@ -55,7 +55,7 @@ impl Target {
         }
         let port = match (authority.port(), is_tls) {
             (Some(port), _) => Some(port.as_u16()).filter(|port| *port > 0).ok_or("it has no usable port")?,
-            (None, _) if authority.as_str().contains("]:") || authority.as_str().ends_with(':') => {
+            (None, _) if authority.as_str().len() != authority.host().len() => {
                 return Err("it has no usable port");
             }
             (None, true) => 443,
