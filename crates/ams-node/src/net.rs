@@ -135,7 +135,12 @@ impl Listener {
     /// Those of the system; the next call may succeed.
     pub async fn accept(&mut self) -> io::Result<(Stream, SocketAddr)> {
         match self {
-            Self::Tcp(listener) => listener.accept().await.map(|(stream, from)| (Stream::Tcp(stream), from)),
+            Self::Tcp(listener) => {
+                let (stream, from) = listener.accept().await?;
+                // One that is broken already is noticed by the handshake.
+                let _ = tune(&stream);
+                Ok((Stream::Tcp(stream), from))
+            }
             #[cfg(test)]
             Self::Simulated(listener) => {
                 let pipe = listener.accept().await;
