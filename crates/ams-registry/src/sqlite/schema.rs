@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 /// Counts changes of the tables below; a file with a higher number is from a later version and left alone.
@@ -66,6 +67,14 @@ impl fmt::Display for Access {
 
 /// Opens the database; the error is a sentence.
 pub(super) fn open(path: Option<&Path>, access: Access) -> Result<Connection, String> {
+    let connection = connect(path, access)?;
+    // Otherwise a statement whose plan may depend on its parameters, such as a LIMIT, is compiled again for each of their
+    // values, which costs several times what the statement does.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(words)?;
+    Ok(connection)
+}
+
+fn connect(path: Option<&Path>, access: Access) -> Result<Connection, String> {
     let Some(path) = path else {
         let connection = Connection::open_in_memory().map_err(words)?;
         connection.execute_batch(TABLES).map_err(words)?;

@@ -61,7 +61,8 @@ pub(super) struct Host {
     run: RefCell<Option<Rc<Run>>>,
 }
 
-fn identity() -> Arc<DtlsIdentity> {
+/// Everybody's. Made from the system's chance, before the first seed.
+pub(super) fn identity() -> Arc<DtlsIdentity> {
     static IDENTITY: OnceLock<Arc<DtlsIdentity>> = OnceLock::new();
     Arc::clone(IDENTITY.get_or_init(|| Arc::new(DtlsIdentity::generate().expect("a certificate"))))
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the worlds and their runs. After each run it is checked what must be true ([`truth`]): one owner per stream and
 //! epoch, no mixed media, every viewer of a live stream sees it, counts and records are right, nothing is left over. A seed
-//! does the same every time, in a process of its own.
+//! does the same every time, on a thread of its own.
 //!
 //! - [`chance`], [`net`], [`registry`]: the surroundings
 //! - [`host`], [`clients`]: machines with nodes; publishers and viewers
@@ -24,11 +24,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ams_types::StreamKey;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tokio::runtime::Runtime;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep};
 
@@ -193,11 +196,23 @@ impl World {
     }
 }
 
+fn runtime() -> Runtime {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime")
+}
+
+/// What the branches of a `select!` are tried by depends on how many runtimes the process had before: as many as its batch
+/// would have given a seed.
+fn stand_in(count: u64) {
+    for _ in 0..count {
+        std::thread::spawn(|| runtime().block_on(async {})).join().expect("no panic");
+    }
+}
+
 /// Runs a seed. Returns its digest and what was wrong.
 fn run(seed: u64) -> (u64, Vec<String>) {
     chance::seed(seed);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let runtime = runtime.expect("a runtime");
+    let runtime = runtime();
     let local = LocalSet::new();
     local.block_on(&runtime, async {
         let mut chance = StdRng::seed_from_u64(seed);
@@ -232,72 +247,100 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// One seed, in this process.
+/// The seed `AMS_SIM_SEED`, or `AMS_SIM_BATCH` from there on, in this process.
 #[test]
 fn one() {
-    let seed = number("AMS_SIM_SEED", 1);
-    let panicked = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let (flag, usual) = (std::sync::Arc::clone(&panicked), std::panic::take_hook());
+    let (first, count) = (number("AMS_SIM_SEED", 1), number("AMS_SIM_BATCH", 1));
+    let panicked = Arc::new(AtomicBool::new(false));
+    let (flag, usual) = (Arc::clone(&panicked), std::panic::take_hook());
     std::panic::set_hook(Box::new(move |info| {
-        flag.store(true, std::sync::atomic::Ordering::Relaxed);
+        flag.store(true, Ordering::Relaxed);
         usual(info);
     }));
-    // A thread of its own: the order of hash maps is the thread's.
-    let (digest, wrong) = std::thread::spawn(move || run(seed)).join().expect("no panic");
-    assert!(!panicked.load(std::sync::atomic::Ordering::Relaxed), "seed {seed}: a task panicked");
-    println!("seed {seed}: digest {digest:016x}");
-    for what in &wrong {
-        println!("seed {seed}: {what}");
+    host::identity();
+    stand_in(first % BATCH);
+    // The harness has begun the line.
+    println!();
+    let mut failed = 0;
+    for seed in first..first + count {
+        // A thread of its own: the order of hash maps is the thread's.
+        let (digest, mut wrong) = std::thread::spawn(move || run(seed)).join().unwrap_or_default();
+        if panicked.swap(false, Ordering::Relaxed) {
+            wrong.push("panicked".to_owned());
+        }
+        println!("seed {seed}: digest {digest:016x}");
+        for what in &wrong {
+            println!("seed {seed}: {what}");
+        }
+        failed += u32::from(!wrong.is_empty());
+        println!("seed {seed}: {}", if wrong.is_empty() { FINE } else { "failed" });
     }
-    assert!(wrong.is_empty(), "seed {seed} found something wrong");
+    assert!(failed == 0, "{failed} of the seeds from {first} on found something wrong");
 }
 
-struct Outcome {
-    ok: bool,
-    text: String,
-}
+/// The verdict on a seed of which nothing is wrong.
+const FINE: &str = "fine";
+
+/// What the seeds of one process said.
+struct Outcome(String);
 
 impl Outcome {
-    fn digest(&self) -> Option<&str> {
-        self.text.lines().find_map(|line| line.split_once(": digest ")).map(|(_, digest)| digest)
+    fn said(&self, seed: u64) -> impl Iterator<Item = &str> {
+        let begin = format!("seed {seed}: ");
+        self.0.lines().filter_map(move |line| line.strip_prefix(&begin))
+    }
+
+    fn digest(&self, seed: u64) -> Option<&str> {
+        self.said(seed).find_map(|words| words.strip_prefix("digest "))
+    }
+
+    /// Also false when the process ended before it came to this seed.
+    fn is_fine(&self, seed: u64) -> bool {
+        self.said(seed).any(|words| words == FINE)
     }
 }
 
-fn in_a_process(seed: u64) -> Outcome {
+/// Runs some seeds in a process of their own: what one does wrong to it is not another's trouble for long.
+fn in_a_process(first: u64, count: u64) -> Outcome {
     let output = Command::new(std::env::current_exe().expect("this program"))
         .args(["node::sim::one", "--exact", "--nocapture", "--test-threads", "1"])
-        .env("AMS_SIM_SEED", seed.to_string())
+        .env("AMS_SIM_SEED", first.to_string())
+        .env("AMS_SIM_BATCH", count.to_string())
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .output()
         .expect("this program runs");
-    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    Outcome { ok: output.status.success(), text }
+    Outcome([output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat())
 }
 
-/// Many seeds, each in a process of its own.
+/// How many seeds share a process: starting one costs as much as a seed does.
+const BATCH: u64 = 20;
+
+/// Many seeds, on all cores.
 #[test]
 fn seeds() {
     let (first, count) = (number("AMS_SIM_FIRST", 1), number("AMS_SIM_SEEDS", 24));
-    let next = std::sync::atomic::AtomicU64::new(first);
+    let next = AtomicU64::new(first / BATCH);
     let failed = std::sync::Mutex::new(Vec::new());
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    if seed >= first + count {
+                    let batch = next.fetch_add(1, Ordering::Relaxed) * BATCH;
+                    let (begin, end) = (batch.max(first), (batch + BATCH).min(first + count));
+                    if begin >= end {
                         return;
                     }
-                    if seed > first && (seed - first).is_multiple_of(1000) {
-                        println!("{} of {count} seeds", seed - first);
+                    if begin > first && begin.is_multiple_of(1000) {
+                        println!("seed {begin}, {} of {count} done", begin - first);
                     }
-                    let outcome = in_a_process(seed);
-                    if !outcome.ok {
-                        let said =
-                            outcome.text.lines().filter(|line| line.starts_with("seed ") || line.contains("panicked"));
-                        println!("{}", said.collect::<Vec<_>>().join("\n"));
+                    let outcome = in_a_process(begin, end - begin);
+                    for seed in (begin..end).filter(|seed| !outcome.is_fine(*seed)) {
+                        // What its panic said names no seed.
+                        let panics = outcome.0.lines().filter(|line| line.contains("panicked"));
+                        let said: Vec<_> = outcome.said(seed).chain(panics).collect();
+                        println!("seed {seed}: {}", said.join("\n    "));
                         failed.lock().expect("no panic").push(seed);
                     }
                 }
@@ -314,11 +357,12 @@ fn seeds() {
     println!("{count} seeds, from {first}: nothing wrong");
 }
 
+/// Alone or behind another.
 #[test]
 fn a_seed_does_the_same_again() {
-    for seed in [3, 4] {
-        let (once, again) = (in_a_process(seed), in_a_process(seed));
-        assert!(once.digest().is_some(), "{}", once.text);
-        assert_eq!(once.digest(), again.digest(), "seed {seed}");
-    }
+    let (first, second) = (3, 4);
+    let (both, alone) = (in_a_process(first, 2), in_a_process(second, 1));
+    assert!(both.digest(second).is_some(), "{}", both.0);
+    assert_eq!(both.digest(second), alone.digest(second));
+    assert_eq!(both.digest(first), in_a_process(first, 1).digest(first));
 }
