@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::eventually;
-use crate::node::free_port;
+use crate::node::{free_port, signal};
 
 /// The server.
 #[derive(Debug)]
@@ -122,6 +122,14 @@ impl Mongod {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+
+    /// Sends a signal, as [`crate::node::NodeProcess::signal`] does.
+    ///
+    /// # Errors
+    /// The system would not.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        signal(&self.child, name)
     }
 
     /// Starts it again on its data, after [`Self::kill`].

@@ -85,6 +85,13 @@ pub fn binary() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Sends a signal to a process.
+pub(crate) fn signal(process: &Child, name: &str) -> Result<()> {
+    let signalled = Command::new("kill").arg(format!("-{name}")).arg(process.id().to_string()).status()?;
+    ensure!(signalled.success(), "kill -{name} failed");
+    Ok(())
+}
+
 /// A TCP port nobody listens on at `ip`.
 pub fn free_port(ip: Ipv4Addr) -> Result<u16> {
     Ok(TcpListener::bind((ip, 0))?.local_addr()?.port())
@@ -208,9 +215,7 @@ impl NodeProcess {
     /// # Errors
     /// The system would not.
     pub fn signal(&self, name: &str) -> Result<()> {
-        let signalled = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status()?;
-        ensure!(signalled.success(), "kill -{name} failed");
-        Ok(())
+        signal(&self.child, name)
     }
 
     /// Sends SIGTERM and waits for the end.

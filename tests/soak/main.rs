@@ -3,7 +3,9 @@
 //!
 //!     tests/env/with-mongo cargo test -p ams-testkit --test soak -- --nocapture
 //!
-//! `AMS_SOAK_CYCLES` is how many, 200 by default. Prints memory and descriptors as it goes.
+//! (here; hours of random faults are in [`unrest`]). `AMS_SOAK_CYCLES` is how many, 200 by default. Prints memory and descriptors as it goes.
+
+mod unrest;
 
 use std::time::{Duration, Instant};
 

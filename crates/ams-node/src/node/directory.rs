@@ -270,6 +270,10 @@ impl Session {
 pub struct Directory {
     /// Every session.
     pub sessions: HashMap<SessionId, Session>,
+    /// Sessions that ever began.
+    pub begun: u64,
+    /// Sessions that ever ended: those that began without those that are.
+    pub ended: u64,
     /// Transport → session.
     pub peers: HashMap<PeerId, SessionId>,
     /// Every stream.
@@ -376,9 +380,17 @@ impl Directory {
         }
     }
 
+    /// Takes a session in, without a place yet.
+    pub fn add_session(&mut self, id: &SessionId, session: Session) {
+        self.peers.insert(session.peer, id.clone());
+        self.sessions.insert(id.clone(), session);
+        self.begun += 1;
+    }
+
     /// Takes a session out. Tells it nothing.
     pub fn remove_session(&mut self, now: Instant, id: &SessionId) -> Option<Removed> {
         let session = self.sessions.remove(id)?;
+        self.ended += 1;
         self.peers.remove(&session.peer);
         if let Some(load) = session.shard.and_then(|s| self.load.get_mut(usize::from(s.0))) {
             *load = load.saturating_sub(1);

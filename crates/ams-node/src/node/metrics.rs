@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::NodeCore;
@@ -114,11 +115,16 @@ impl NodeCore {
         for (name, kind, help, value) in ROWS {
             row(name, kind, help, value(&census));
         }
-        let (sessions, waiting) = {
+        let (sessions, begun, ended, waiting) = {
             let directory = self.directory();
-            (directory.sessions.len() as u64, directory.waiting.values().sum::<usize>() as u64)
+            let waiting = directory.waiting.values().sum::<usize>();
+            (directory.sessions.len() as u64, directory.begun, directory.ended, waiting as u64)
         };
         row("ams_sessions", Kind::Gauge, "Sessions, connected or not.", sessions);
+        row("ams_sessions_total", Kind::Counter, "Sessions that began.", begun);
+        row("ams_sessions_ended_total", Kind::Counter, "Sessions that ended.", ended);
+        let tasks = Handle::current().metrics().num_alive_tasks() as u64;
+        row("ams_tasks", Kind::Gauge, "Tasks of the control runtime.", tasks);
         let load = u64::from(self.loads.highest()) / 10;
         row("ams_shard_load_percent", Kind::Gauge, "Share of its time that the busiest media thread works.", load);
         let late = u64::from(self.loads.latest()) / 10;

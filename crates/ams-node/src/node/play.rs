@@ -144,8 +144,7 @@ impl NodeCore {
                 left: false,
                 visit: None,
             };
-            directory.sessions.insert(session.clone(), entry);
-            directory.peers.insert(peer, session.clone());
+            directory.add_session(&session, entry);
             directory.place(&session, shard);
             replica
         };

@@ -91,8 +91,7 @@ impl NodeCore {
                 left: false,
                 visit: None,
             };
-            directory.sessions.insert(session.clone(), entry);
-            directory.peers.insert(peer, session.clone());
+            directory.add_session(&session, entry);
             let home = directory.least_loaded(|shard| self.has_room_for_publisher(shard)).unwrap_or(ShardNo(0));
             let origin = Origin::Published { session: session.clone(), live: false, announced: false };
             directory.publish(&key, home, epoch, origin, self.interruption(clock::now(), true))

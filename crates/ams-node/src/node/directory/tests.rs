@@ -47,8 +47,7 @@ fn add_viewer(
         left: false,
         visit: None,
     };
-    directory.sessions.insert(session.clone(), entry);
-    directory.peers.insert(PeerId(n), session.clone());
+    directory.add_session(&session, entry);
     directory.place(&session, shard);
     if let Some(stream) = directory.streams.get_mut(&key(id)) {
         stream.viewers.insert(session.clone());
@@ -158,7 +157,7 @@ fn a_publisher_leaves_its_stream_to_be_ended() {
         left: false,
         visit: None,
     };
-    directory.sessions.insert(session.clone(), entry);
+    directory.add_session(&session, entry);
     add_stream(&mut directory, "s");
     let stream = directory.streams.get_mut(&key("s")).unwrap();
     stream.origin = Origin::Published { session: session.clone(), live: false, announced: false };
