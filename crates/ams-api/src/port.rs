@@ -159,6 +159,14 @@ pub enum Refusal {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The client has more sessions than one may have.
+    #[error("this node cannot take more sessions from you at the moment: {reason}")]
+    TooMany {
+        /// What there is too much of.
+        reason: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The session description cannot be used.
     #[error("{0}")]
     BadDescription(BadDescription),

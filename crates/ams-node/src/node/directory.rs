@@ -16,6 +16,7 @@ use ams_rtc::sdp::PlayOffer;
 use ams_types::{Epoch, StreamKey};
 use tokio::sync::{mpsc, watch};
 
+use super::places::Place;
 use super::webhooks::Former;
 use crate::clock;
 use crate::shard::protocol::{LayerReport, LinkId, PeerId, ShardNo};
@@ -227,6 +228,8 @@ pub struct Session {
     pub started: bool,
     /// A publisher closed its transport.
     pub left: bool,
+    /// Its place under the node's limits.
+    pub place: Option<Place>,
     /// What it was let in with, if that is to be remembered.
     pub visit: Option<Box<Visit>>,
 }
@@ -378,7 +381,9 @@ impl Directory {
 
     /// Takes a session out. Tells it nothing.
     pub fn remove_session(&mut self, now: Instant, id: &SessionId) -> Option<Removed> {
-        let session = self.sessions.remove(id)?;
+        let mut session = self.sessions.remove(id)?;
+        // At once: what is left to be done about it may take time.
+        session.place = None;
         self.peers.remove(&session.peer);
         if let Some(load) = session.shard.and_then(|s| self.load.get_mut(usize::from(s.0))) {
             *load = load.saturating_sub(1);

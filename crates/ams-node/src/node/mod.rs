@@ -10,6 +10,7 @@
 //! - [`claims`], [`suspicion`], [`around`]: the right to an id, whether another's still stands, and what nodes tell each other
 //! - [`links`]: relay links to origins, and those of edges to us
 //! - [`events`]: what shards report
+//! - [`load`], [`places`]: how much and how many the node takes
 //! - [`metrics`]: what all of it counts
 //! - [`registry_tasks`]: heartbeats, the waiting list
 //! - [`settings`]: applications' settings, kept fresh
@@ -29,6 +30,7 @@ mod interruptions;
 mod links;
 mod load;
 mod metrics;
+mod places;
 mod play;
 mod port;
 mod publish;
@@ -71,6 +73,7 @@ use claims::Unreleased;
 use directory::Directory;
 use links::OriginLinks;
 use load::{ShardLoads, Shortage};
+use places::Places;
 use settings::Settings;
 use suspicion::Watched;
 use tasks::Tasks;
@@ -95,6 +98,7 @@ pub struct NodeCore {
     addresses: Vec<IpAddr>,
     directory: Mutex<Directory>,
     loads: ShardLoads,
+    places: Places,
     short_of: Mutex<Option<Shortage>>,
     /// See [`NodeCore::in_order`].
     order: tokio::sync::Mutex<()>,

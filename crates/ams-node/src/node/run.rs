@@ -28,6 +28,7 @@ use super::claims::Unreleased;
 use super::directory::Directory;
 use super::links::OriginLinks;
 use super::load::ShardLoads;
+use super::places::Places;
 use super::port::NodeHandle;
 use super::settings::Settings;
 use super::suspicion::Watched;
@@ -238,6 +239,7 @@ impl NodeCore {
             dtls,
             directory: Mutex::new(Directory { load: vec![0; shards.len()], ..Directory::default() }),
             loads: ShardLoads::new(shards.len()),
+            places: Places::new(config.limits.clone()),
             short_of: Mutex::new(None),
             order: tokio::sync::Mutex::default(),
             shards,
