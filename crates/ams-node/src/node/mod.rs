@@ -48,7 +48,7 @@ mod tests;
 pub(crate) mod webhooks;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -57,7 +57,7 @@ use ams_registry::{ClaimError, Registry, RegistryError};
 use ams_relay::HandshakeConfig;
 use ams_rtc::dtls::DtlsIdentity;
 use ams_types::{Incarnation, NodeId, StreamKey};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use run::{Orders, run};
@@ -120,8 +120,13 @@ pub struct NodeCore {
     cpu_percent: AtomicU32,
     /// Relay links that were refused.
     links_refused: AtomicU64,
+    orders: Orders,
     /// Takes nobody new.
     draining: AtomicBool,
+    /// Since when, by the wall clock.
+    drains_since: AtomicI64,
+    /// The node's row is to be written now.
+    row_changed: Notify,
     /// Ends now.
     leaving: AtomicBool,
     next_id: AtomicU64,
