@@ -77,6 +77,12 @@ fn publish_on(socket: String, stream: &'static str, end: Arc<AtomicBool>) -> Joi
     })
 }
 
+/// Waits until a node's log has said something so often.
+async fn wait_log(node: &NodeProcess, sentence: &str, times: usize) -> Result<()> {
+    let said = || async { (node.log().matches(sentence).count() >= times).then_some(()) };
+    eventually(&format!("the log says {sentence:?} {times} times"), SOON, said).await
+}
+
 async fn restart(node: &mut NodeProcess) -> Result<()> {
     let status = node.terminate().await?;
     ensure!(status.code() == Some(0), "ended with {status}");
@@ -207,11 +213,14 @@ fn a_node_that_drains_takes_nobody_new_serves_its_edges_and_may_stay_after_all()
             ensure!(http::get(&cluster.origin.url("/healthz")).await?.status == 200, "alive");
             let refused = error_of(&cluster.origin.socket(), publish("new")).await;
             ensure!(refused.is_err(), "new sockets are refused: {refused:?}");
+            let edge = cluster.edge(0)?;
+            wait_log(edge, "an origin is to leave; its streams are awaited elsewhere", round + 1).await?;
             // What it has, edges may still pull.
             let late = LightViewer::play(&cluster.edge(0)?.socket(), "stays").await?;
             all_intact(&[late], 30).await.with_context(|| format!("round {round}"))?;
             cluster.origin.command("drain", &["--cancel"])?;
             cluster.origin.wait_status("/readyz", 200, SOON).await?;
+            wait_log(edge, "the origin stays after all", round + 1).await?;
             let error = error_of(&cluster.origin.socket(), play("nothing")).await?;
             is_error(&error, "no_stream_exist", Some("nothing"))?;
         }
@@ -224,6 +233,8 @@ fn a_node_that_drains_takes_nobody_new_serves_its_edges_and_may_stay_after_all()
         let status = cluster.origin.ended(2 * SOON).await?;
         ensure!(status.code() == Some(0), "{status}");
         ensure!(cluster.databases.nodes().await?.len() == 1, "its row is gone");
+        wait_log(cluster.edge(0)?, "the origin that was to leave is gone", 1).await?;
+        ensure!(!cluster.edge(0)?.log().contains("link to origin is down"), "that was no accident");
         cluster.end().await;
         Ok(())
     });

@@ -285,6 +285,8 @@ pub struct Directory {
     pub waiting: HashMap<StreamKey, usize>,
     /// The shard each relay link is on.
     pub links: HashMap<LinkId, ShardNo>,
+    /// Links to origins that said that they are to leave.
+    pub leaving: HashSet<LinkId>,
     /// Transports per shard.
     pub load: Vec<usize>,
     /// Streams whose claim is just being given back; closed when it is. A new claim of ours would meet its predecessor.

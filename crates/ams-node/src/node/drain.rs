@@ -38,6 +38,7 @@ impl NodeCore {
             info!("the drain is cancelled; this node stays");
             self.draining.store(false, Ordering::Relaxed);
             self.row_changed.notify_one();
+            self.tell_edges(None).await;
             api.withdraw_stop();
         }
     }
@@ -51,6 +52,13 @@ impl NodeCore {
     /// Whether this node was told to end, or does.
     fn is_ending(&self) -> bool {
         self.leaving.load(Ordering::SeqCst) || self.orders.cancel.is_cancelled()
+    }
+
+    /// The time until this node ends; none if it does not drain.
+    pub(super) fn drain_left(&self) -> Option<Duration> {
+        let since = self.is_draining().then(|| self.drains_since.load(Ordering::Relaxed))?;
+        let past = u64::try_from(self.wall.ms().saturating_sub(since)).unwrap_or(0);
+        Some(self.config.drain.timeout.saturating_sub(Duration::from_millis(past)))
     }
 
     /// How far the drain is.
@@ -76,6 +84,7 @@ impl NodeCore {
             return true;
         }
         info!(sessions = self.sessions(), timeout = ?times.timeout, "draining: takes nobody new");
+        self.tell_edges(Some(times.timeout)).await;
         // Those who come now are refused, so that a balancer that has not noticed yet tries another node.
         api.announce_stop(times.notice, times.spread);
         tokio::select! {
