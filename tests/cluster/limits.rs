@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ams_rtc::ice::IceCredentials;
 use ams_testkit::ams::AmsSocket;
-use ams_testkit::case::patient_case;
+use ams_testkit::case::{case, patient_case};
 use ams_testkit::cluster::{Cluster, ClusterOptions};
 use ams_testkit::http::Answer;
 use ams_testkit::light::{LightPublisher, LightViewer};
@@ -13,7 +13,7 @@ use ams_testkit::{APP, eventually, http, light, sdp};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
 
-use super::{SOON, all_intact, is_error, play};
+use super::{SOON, all_intact, error_of, is_error, play, publish};
 
 /// Somebody behind a balancer offers to watch; its transport never comes.
 async fn offer_from(edge: &NodeProcess, address: &str, stream: &str) -> Result<Answer> {
@@ -35,6 +35,41 @@ async fn refused(node: &NodeProcess, reason: &str) -> Result<u64> {
     let figures = http::get(&node.url("/metrics")).await?.body;
     let row = figures.lines().find_map(|line| line.strip_prefix(&row)).context("no such row")?;
     Ok(row.parse()?)
+}
+
+#[test]
+fn publishers_count_from_their_first_word_to_their_last() {
+    case(async {
+        let args = ["--set", "limits.sessions=3", "--set", "limits.sessions_per_address=2"];
+        let cluster = Cluster::start(ClusterOptions::new(203, 0).args(&args)).await?;
+        let seats = cluster.origin.metric("ams_seats_left").await?;
+        ensure!(seats == 3.0, "{seats} seats are left");
+        let mut socket = AmsSocket::connect_from(&cluster.origin.socket(), Some("203.0.113.7")).await?;
+        for stream in ["p1", "p2"] {
+            socket.send(publish(stream)).await?;
+            socket.command("start", SOON).await?;
+        }
+        socket.send(publish("p3")).await?;
+        let error = socket.command("error", SOON).await?;
+        is_error(&error, "highResourceUsage", Some("p3"))?;
+        ensure!(error.to_string().contains("limits.sessions_per_address = 2"), "{error}");
+        // Not even its id is taken by one who is refused.
+        let mut other = AmsSocket::connect(&cluster.origin.socket()).await?;
+        other.send(publish("p3")).await?;
+        other.command("start", SOON).await?;
+        let error = error_of(&cluster.origin.socket(), publish("p4")).await?;
+        is_error(&error, "highResourceUsage", Some("p4"))?;
+        ensure!(error.to_string().contains("limits.sessions = 3"), "{error}");
+        socket.stop("p1").await?;
+        eventually("its place is free", SOON, || async {
+            let mut third = AmsSocket::connect_from(&cluster.origin.socket(), Some("203.0.113.7")).await.ok()?;
+            third.send(publish("p4")).await.ok()?;
+            third.command("start", SOON).await.ok()
+        })
+        .await?;
+        cluster.end().await;
+        Ok(())
+    });
 }
 
 #[test]
