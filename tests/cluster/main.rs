@@ -13,6 +13,7 @@ mod fanout;
 mod hostile_documents;
 mod leaving;
 mod lifecycle;
+mod limits;
 mod loss;
 mod lossy_links;
 mod overload;

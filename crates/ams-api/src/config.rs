@@ -3,11 +3,15 @@
 //! Owns defaults and validation; reads no file and no environment.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ams_signal::{IceServer, RateLimit, SignalLimits};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
+
+use crate::client::is_trusted;
+use crate::rate::network_of;
 
 /// Everything the HTTP side can be told.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -171,6 +175,12 @@ pub struct ConfigError {
 }
 
 impl ApiConfig {
+    /// What a client's sessions are counted by: its address, or the /64 an IPv6 host has all of. None for one in
+    /// `trusted_proxies`: who is behind it is not known.
+    pub fn counted_address(&self, client: IpAddr) -> Option<IpAddr> {
+        (!is_trusted(client, &self.trusted_proxies)).then(|| network_of(client))
+    }
+
     /// Checks what types cannot.
     ///
     /// # Errors

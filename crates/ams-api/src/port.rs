@@ -159,6 +159,14 @@ pub enum Refusal {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The client has more sessions than one may have.
+    #[error("this node cannot take more sessions from you at the moment: {reason}")]
+    TooMany {
+        /// What there is too much of.
+        reason: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The session description cannot be used.
     #[error("{0}")]
     BadDescription(BadDescription),
@@ -271,6 +279,19 @@ pub struct Load {
     pub cpu_percent: u32,
 }
 
+/// Whether a node is to leave, and how far that is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainState {
+    /// Since when it takes nobody new, in ms since 1970; none if it does.
+    pub since_ms: Option<i64>,
+    /// When it ends, whoever is still there, in ms since 1970.
+    pub deadline_ms: Option<i64>,
+    /// It was told to end: that is not taken back.
+    pub is_ending: bool,
+    /// Sessions that are still here.
+    pub sessions: usize,
+}
+
 /// What became of a message to a stream's data channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
@@ -371,6 +392,13 @@ pub trait Node: Send + Sync + 'static {
 
     /// What nodes of this cluster prove themselves to each other with over HTTP; none without a cluster key.
     fn cluster_secret(&self) -> Option<Secret>;
+
+    /// Begins a drain, or takes it back; a node that drains already goes on with it. False if the node is ending, and not
+    /// to stay any more.
+    fn drain(&self, wanted: bool) -> bool;
+
+    /// Whether this node drains.
+    fn drain_state(&self) -> DrainState;
 
     /// Whether the process and its loops run. Never asks the registry.
     fn alive(&self) -> bool;

@@ -59,6 +59,7 @@ impl Problem {
             Refusal::Denied(_) => (StatusCode::FORBIDDEN, None),
             Refusal::RegistryUnavailable => (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_SOON)),
             Refusal::Busy { retry_after, .. } => (StatusCode::SERVICE_UNAVAILABLE, Some(*retry_after)),
+            Refusal::TooMany { retry_after, .. } => (StatusCode::TOO_MANY_REQUESTS, Some(*retry_after)),
             Refusal::BadDescription(BadDescription::Malformed(_)) => (StatusCode::BAD_REQUEST, None),
             Refusal::BadDescription(BadDescription::Unsupported(_)) => (StatusCode::UNPROCESSABLE_ENTITY, None),
             Refusal::BadDescription(BadDescription::NoCommonCodec(_)) => match end {
@@ -106,6 +107,7 @@ mod tests {
         let stream = || "s".parse().unwrap();
         let text = || "x".to_owned();
         let busy = Refusal::Busy { reason: text(), retry_after: Duration::from_millis(1500) };
+        let too_many = Refusal::TooMany { reason: text(), retry_after: Duration::from_secs(5) };
         for (refusal, end, status, retry) in [
             (Refusal::NotLive(stream()), End::Viewer, 409, Some("2")),
             (Refusal::InUse(stream()), End::Publisher, 409, Some("5")),
@@ -115,6 +117,7 @@ mod tests {
             (Refusal::Denied(Denial::TokenMissing), End::Viewer, 401, None),
             (Refusal::Denied(Denial::TokenExpired), End::Publisher, 403, None),
             (busy, End::Viewer, 503, Some("2")),
+            (too_many, End::Viewer, 429, Some("5")),
             (Refusal::BadDescription(BadDescription::Malformed(text())), End::Viewer, 400, None),
             (Refusal::BadDescription(BadDescription::Unsupported(text())), End::Viewer, 422, None),
             (Refusal::BadDescription(BadDescription::NoCommonCodec(text())), End::Viewer, 406, None),

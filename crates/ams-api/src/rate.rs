@@ -57,7 +57,8 @@ impl State {
     }
 }
 
-fn network_of(address: IpAddr) -> IpAddr {
+/// What an address is counted by.
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => {

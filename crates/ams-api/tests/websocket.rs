@@ -221,6 +221,11 @@ async fn refusals_carry_a_sentence() {
             "highResourceUsage",
             "no memory",
         ),
+        (
+            Refusal::TooMany { reason: "ten already".into(), retry_after: Duration::from_secs(1) },
+            "highResourceUsage",
+            "ten already",
+        ),
         (Refusal::Internal, "server_error_check_logs", "log"),
     ] {
         *server.node.refuse.lock().unwrap() = Some(refusal);

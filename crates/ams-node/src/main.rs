@@ -123,8 +123,8 @@ where
         .map_err(|error| startup::refused("the control runtime cannot start", &error))?;
     runtime.block_on(async {
         let cancel = CancellationToken::new();
-        let (wish, drain) = watch::channel(false);
-        let signals = signals::watch(cancel.clone(), wish, on_hangup)
+        let drain = watch::Sender::new(false);
+        let signals = signals::watch(cancel.clone(), drain.clone(), on_hangup)
             .map_err(|error| startup::refused("signal handlers cannot be installed", &error))?;
         let ended = work(Orders { cancel, drain }).await;
         signals.abort();

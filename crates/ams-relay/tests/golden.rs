@@ -7,9 +7,9 @@ use std::time::Duration;
 use ams_media::{AbsCaptureTime, LayerInfo, StreamTracks, Sublayer, TrackInfo};
 use ams_relay::handshake::{Handshake, HandshakeConfig, Progress};
 use ams_relay::wire::{
-    Auth, AuthMethod, DataMessage, EndReason, EpochLow, FRAME_LEN_MAX, Features, Find, Found, Frame, FrameKind, Gap,
-    HANDSHAKE_FRAME_LEN_MAX, Hello, MediaExtensions, MediaFrame, Parsed, Position, RefuseCode, Refused, Reject,
-    RejectCode, Resume, Role, StreamHandle, StreamState, Subscribe, Subscribed, Timing,
+    Auth, AuthMethod, DataMessage, EndReason, EpochLow, FRAME_LEN_MAX, Features, Find, Found, Frame, FrameKind,
+    GO_AWAY_WITHDRAWN, Gap, HANDSHAKE_FRAME_LEN_MAX, Hello, MediaExtensions, MediaFrame, Parsed, Position, RefuseCode,
+    Refused, Reject, RejectCode, Resume, Role, StreamHandle, StreamState, Subscribe, Subscribed, Timing,
 };
 use ams_relay::{ClusterKey, wire};
 use ams_types::{Codec, CodecParams, Epoch, ExtSeq, Incarnation, LayerNo, MediaKind, Rid, StreamKey, TrackNo};
@@ -169,6 +169,7 @@ fn frames() -> Vec<((&'static str, &'static str), Frame<'static>)> {
         (golden!("ping"), Frame::Ping { nonce: 1 }),
         (golden!("pong"), Frame::Pong { nonce: 1 }),
         (golden!("go_away"), Frame::GoAway { deadline: Duration::from_secs(30) }),
+        (golden!("go_away_withdrawn"), Frame::GoAway { deadline: GO_AWAY_WITHDRAWN }),
     ]
 }
 

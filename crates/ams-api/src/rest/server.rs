@@ -3,6 +3,7 @@
 use ams_registry::{BroadcastQuery, ClusterNodeRecord};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
+use tracing::info;
 
 use super::broadcasts::live_since;
 use super::call::{Call, PAGE_MAX, no_such_app, now_ms};
@@ -204,4 +205,41 @@ pub(super) async fn shutdown_properly(call: Call) -> Answer {
         Some(unknown) => Err(no_such_app(unknown)),
         None => ok(&true),
     }
+}
+
+/// `GET /drain`
+pub(super) async fn drain_state(call: Call) -> Answer {
+    let state = call.state.node.drain_state();
+    ok(&json!({
+        "nodeId": call.state.node.whereabouts().node,
+        "draining": state.since_ms.is_some(),
+        "ending": state.is_ending,
+        "since": state.since_ms,
+        "deadline": state.deadline_ms,
+        "sessions": state.sessions,
+    }))
+}
+
+/// `POST /drain?node=…`: this node leaves as at `ams-node drain`.
+pub(super) async fn drain(call: Call) -> Answer {
+    order_drain(&call, true)
+}
+
+/// `DELETE /drain?node=…`
+pub(super) async fn cancel_drain(call: Call) -> Answer {
+    order_drain(&call, false)
+}
+
+/// A balancer may have chosen another node than the one that is meant: who names it is refused by all others.
+fn order_drain(call: &Call, wanted: bool) -> Answer {
+    let here = call.state.node.whereabouts().node;
+    if let Some(other) = call.query("node").filter(|name| *name != here.as_str()) {
+        let sentence = format!("This is node {here}, not {other:.128}; ask that one at its own address");
+        return Err(RestError::Status(http::StatusCode::MISDIRECTED_REQUEST, sentence));
+    }
+    info!(node_id = %here, wanted, "a drain is ordered or taken back over the REST API");
+    Ok(match call.state.node.drain(wanted) {
+        true => Outcome::done().into_response(),
+        false => Outcome::failed("The node is ending and cannot stay").into_response(),
+    })
 }

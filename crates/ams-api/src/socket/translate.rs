@@ -50,7 +50,7 @@ pub(super) fn refusal_of(refusal: &Refusal) -> ams_signal::Refusal {
         Refusal::EdgeTakesNoPublishers(_) | Refusal::OriginTakesNoViewers => ams_signal::Refusal::NotAllowed(sentence),
         Refusal::Denied(denial) => ams_signal::Refusal::Denied { word: denial.wire_name(), sentence },
         Refusal::RegistryUnavailable => ams_signal::Refusal::DataStore(sentence),
-        Refusal::Busy { .. } => ams_signal::Refusal::Busy(sentence),
+        Refusal::Busy { .. } | Refusal::TooMany { .. } => ams_signal::Refusal::Busy(sentence),
         Refusal::BadDescription(_) => ams_signal::Refusal::BadDescription(sentence),
         Refusal::NoSession => ams_signal::Refusal::Gone,
         Refusal::StaleTag | Refusal::Internal => ams_signal::Refusal::Internal(sentence),

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use ams_access::Secret;
 use ams_api::port::{
-    Answer, BadDescription, Check, EndReason, Load, Node, Offer, Opened, PlayRequest, PublishRequest, Refusal,
-    Rendition, Said, SessionEvent, SessionId, Steer, WaitGuard, Whereabouts,
+    Answer, BadDescription, Check, DrainState, EndReason, Load, Node, Offer, Opened, PlayRequest, PublishRequest,
+    Refusal, Rendition, Said, SessionEvent, SessionId, Steer, WaitGuard, Whereabouts,
 };
 use ams_api::{Api, ApiConfig};
 use ams_registry::{
@@ -328,6 +328,14 @@ impl Node for FakeNode {
     }
 
     fn released(&self, _ended: &Ended) {}
+
+    fn drain(&self, _wanted: bool) -> bool {
+        true
+    }
+
+    fn drain_state(&self) -> DrainState {
+        DrainState::default()
+    }
 
     fn cluster_secret(&self) -> Option<Secret> {
         None

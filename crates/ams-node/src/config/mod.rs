@@ -12,6 +12,7 @@ mod cluster_key;
 mod drain;
 mod error;
 mod layers;
+mod limits;
 mod media;
 mod playout;
 mod print;
@@ -33,6 +34,7 @@ use ams_types::{AppName, NodeId};
 
 pub(crate) use drain::DrainConfig;
 pub(crate) use error::{ConfigError, ConfigErrors};
+pub(crate) use limits::LimitsConfig;
 pub(crate) use media::MediaConfig;
 pub(crate) use raw::{FirstUser, Mode, PortRange};
 pub(crate) use webhooks::WebhookConfig;
@@ -79,6 +81,8 @@ pub(crate) struct Config {
     pub(crate) media: MediaConfig,
     /// ICE servers for clients, cross-origin rules and limits of the HTTP side.
     pub(crate) api: ApiConfig,
+    /// How many sessions there may be.
+    pub(crate) limits: LimitsConfig,
     /// How the node leaves.
     pub(crate) drain: DrainConfig,
     /// How webhooks are sent.

@@ -16,6 +16,7 @@ use ams_types::AppName;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::drain::DrainConfig;
+use super::limits::LimitsConfig;
 use super::media::MediaConfig;
 use super::webhooks::WebhookConfig;
 use crate::logging::LogFormat;
@@ -42,6 +43,7 @@ pub(crate) struct RawConfig {
     pub(crate) log_format: LogFormat,
     pub(crate) api: ApiConfig,
     pub(crate) media: MediaConfig,
+    pub(crate) limits: LimitsConfig,
     pub(crate) drain: DrainConfig,
     pub(crate) webhooks: WebhookConfig,
     pub(crate) relay_link: RelayConfig,
@@ -71,6 +73,7 @@ impl Default for RawConfig {
             log_format: LogFormat::default(),
             api: ApiConfig::default(),
             media: MediaConfig::default(),
+            limits: LimitsConfig::default(),
             drain: DrainConfig::default(),
             webhooks: WebhookConfig::default(),
             relay_link: RelayConfig::default(),

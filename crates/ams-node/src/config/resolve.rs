@@ -61,6 +61,7 @@ pub(super) fn resolve(
         serve_viewers_on_origin: raw.serve_viewers_on_origin,
         first_user: raw.first_user,
         media: raw.media,
+        limits: raw.limits,
         drain: raw.drain,
         webhooks: raw.webhooks,
         api: raw.api,

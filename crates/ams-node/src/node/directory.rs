@@ -16,6 +16,7 @@ use ams_rtc::sdp::PlayOffer;
 use ams_types::{Epoch, StreamKey};
 use tokio::sync::{mpsc, watch};
 
+use super::places::Place;
 use super::webhooks::Former;
 use crate::clock;
 use crate::shard::protocol::{LayerReport, LinkId, PeerId, ShardNo};
@@ -227,6 +228,8 @@ pub struct Session {
     pub started: bool,
     /// A publisher closed its transport.
     pub left: bool,
+    /// Its place under the node's limits.
+    pub place: Option<Place>,
     /// What it was let in with, if that is to be remembered.
     pub visit: Option<Box<Visit>>,
 }
@@ -286,6 +289,8 @@ pub struct Directory {
     pub waiting: HashMap<StreamKey, usize>,
     /// The shard each relay link is on.
     pub links: HashMap<LinkId, ShardNo>,
+    /// Links to origins that said that they are to leave.
+    pub leaving: HashSet<LinkId>,
     /// Transports per shard.
     pub load: Vec<usize>,
     /// Streams whose claim is just being given back; closed when it is. A new claim of ours would meet its predecessor.
@@ -389,8 +394,10 @@ impl Directory {
 
     /// Takes a session out. Tells it nothing.
     pub fn remove_session(&mut self, now: Instant, id: &SessionId) -> Option<Removed> {
-        let session = self.sessions.remove(id)?;
+        let mut session = self.sessions.remove(id)?;
         self.ended += 1;
+        // At once: what is left to be done about it may take time.
+        session.place = None;
         self.peers.remove(&session.peer);
         if let Some(load) = session.shard.and_then(|s| self.load.get_mut(usize::from(s.0))) {
             *load = load.saturating_sub(1);

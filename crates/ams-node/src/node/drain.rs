@@ -8,52 +8,92 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ams_api::Api;
-use ams_api::port::{Door, EndReason, SessionId};
+use ams_api::port::{Door, DrainState, EndReason, SessionId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::info;
 
 use super::NodeCore;
-use super::run::Orders;
 
 /// How often it is looked whether all are gone.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl NodeCore {
     /// Runs until the node is told to end or to drain, and then until its clients are gone or have had their time.
-    pub(super) async fn until_empty(self: &Arc<Self>, api: &Api, orders: &mut Orders) {
+    pub(super) async fn until_empty(self: &Arc<Self>, api: &Api) {
+        let mut wishes = self.orders.drain.subscribe();
         loop {
             tokio::select! {
-                () = orders.cancel.cancelled() => {}
-                () = wish(&mut orders.drain, true) => {}
+                () = self.orders.cancel.cancelled() => {}
+                () = wish(&mut wishes, true) => {}
             }
-            if self.drain(api, orders).await {
-                return;
+            if self.drain(api, &mut wishes).await {
+                // Whoever takes it back from here on is told that it is too late; who did before is heard.
+                self.leaving.store(true, Ordering::SeqCst);
+                if self.orders.cancel.is_cancelled() || *wishes.borrow() {
+                    return;
+                }
+                self.leaving.store(false, Ordering::SeqCst);
             }
             info!("the drain is cancelled; this node stays");
             self.draining.store(false, Ordering::Relaxed);
+            self.row_changed.notify_one();
+            self.tell_edges(None).await;
             api.withdraw_stop();
         }
     }
 
+    /// Begins a drain or takes it back. False if it is too late for that.
+    pub(super) fn order_drain(&self, wanted: bool) -> bool {
+        self.orders.drain.send_replace(wanted);
+        wanted || !self.is_ending()
+    }
+
+    /// Whether this node was told to end, or does.
+    fn is_ending(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst) || self.orders.cancel.is_cancelled()
+    }
+
+    /// The time until this node ends; none if it does not drain.
+    pub(super) fn drain_left(&self) -> Option<Duration> {
+        let since = self.is_draining().then(|| self.drains_since.load(Ordering::Relaxed))?;
+        let past = u64::try_from(self.wall.ms().saturating_sub(since)).unwrap_or(0);
+        Some(self.config.drain.timeout.saturating_sub(Duration::from_millis(past)))
+    }
+
+    /// How far the drain is.
+    pub(super) fn drain_state(&self) -> DrainState {
+        let since_ms = self.is_draining().then(|| self.drains_since.load(Ordering::Relaxed));
+        let timeout = i64::try_from(self.config.drain.timeout.as_millis()).unwrap_or(i64::MAX);
+        DrainState {
+            since_ms,
+            deadline_ms: since_ms.map(|since| since.saturating_add(timeout)),
+            is_ending: self.is_ending(),
+            sessions: self.sessions(),
+        }
+    }
+
     /// Sends everybody away. False if it was taken back.
-    async fn drain(self: &Arc<Self>, api: &Api, orders: &mut Orders) -> bool {
+    async fn drain(self: &Arc<Self>, api: &Api, wishes: &mut watch::Receiver<bool>) -> bool {
         let times = self.config.drain.clone();
         let begun = Instant::now();
+        self.drains_since.store(self.wall.ms(), Ordering::Relaxed);
         self.draining.store(true, Ordering::Relaxed);
+        self.row_changed.notify_one();
         if times.timeout == Duration::ZERO {
             return true;
         }
         info!(sessions = self.sessions(), timeout = ?times.timeout, "draining: takes nobody new");
+        self.tell_edges(Some(times.timeout)).await;
         // Those who come now are refused, so that a balancer that has not noticed yet tries another node.
         api.announce_stop(times.notice, times.spread);
         tokio::select! {
             () = tokio::time::sleep_until(begun + times.notice) => {}
-            () = wish(&mut orders.drain, false), if !orders.cancel.is_cancelled() => return false,
+            () = wish(wishes, false), if !self.orders.cancel.is_cancelled() => return false,
         }
         info!(sessions = self.sessions(), spread = ?times.spread, "clients are told to go elsewhere");
         self.close_http_sessions(times.spread);
-        if !self.wait_for_empty(api, begun + times.timeout, orders).await {
+        if !self.wait_for_empty(api, begun + times.timeout, wishes).await {
             return false;
         }
         info!(left = self.sessions(), took = ?begun.elapsed(), "drained");
@@ -65,12 +105,12 @@ impl NodeCore {
     }
 
     /// Waits until no session and no socket is left, or the moment has come. False if the drain was taken back.
-    async fn wait_for_empty(&self, api: &Api, until: Instant, orders: &mut Orders) -> bool {
+    async fn wait_for_empty(&self, api: &Api, until: Instant, wishes: &mut watch::Receiver<bool>) -> bool {
         // Once it is to end, it ends.
         while self.sessions() + api.client_count() > 0 && Instant::now() < until {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
-                () = wish(&mut orders.drain, false), if !orders.cancel.is_cancelled() => return false,
+                () = wish(wishes, false), if !self.orders.cancel.is_cancelled() => return false,
             }
         }
         true

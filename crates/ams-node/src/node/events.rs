@@ -51,6 +51,7 @@ impl NodeCore {
                     let node = Arc::clone(&self);
                     self.tasks.spawn(async move { node.viewer_unfit(peer).await });
                 }
+                ShardEvent::OriginLeaves { link, remote, left } => self.origin_leaves(link, remote, left),
                 ShardEvent::LinkDown { link, side, remote, sentence } => {
                     self.link_down(link, side, remote, &sentence).await;
                 }

@@ -107,6 +107,11 @@ impl NodeCore {
         self.directory().links.insert(link, shard);
         let setup = LinkSetup { link, side, stream, peer, leftover };
         self.command(shard, ShardCommand::AddLink(Box::new(setup))).await;
+        if side == LinkSide::Serve
+            && let Some(left) = self.drain_left()
+        {
+            self.command(shard, ShardCommand::GoAway { link, left: Some(left) }).await;
+        }
         Ok((link, shard))
     }
 
@@ -118,8 +123,9 @@ impl NodeCore {
     /// A link broke: what it served is let go, what it brought has ended.
     pub(super) async fn link_down(&self, link: LinkId, side: LinkSide, remote: SocketAddr, sentence: &str) {
         let order = self.in_order().await;
-        let (served, pulled) = {
+        let (served, pulled, was_told) = {
             let mut directory = self.directory();
+            let was_told = directory.leaving.remove(&link);
             let served: Vec<StreamKey> = directory
                 .streams
                 .iter()
@@ -130,9 +136,12 @@ impl NodeCore {
             let pulled: Vec<StreamKey> =
                 directory.streams.iter().filter(|(_, s)| s.is_pulled_on(link)).map(|(k, _)| k.clone()).collect();
             directory.links.remove(&link);
-            (idle, pulled)
+            (idle, pulled, was_told)
         };
         match side {
+            LinkSide::Pull if was_told => {
+                info!(%remote, reason = sentence, streams = pulled.len(), "the origin that was to leave is gone");
+            }
             LinkSide::Pull => warn!(%remote, reason = sentence, streams = pulled.len(), "link to origin is down"),
             // Nodes that only ask hang up soon.
             LinkSide::Serve if served.is_empty() => debug!(%remote, reason = sentence, "link is down"),
@@ -144,6 +153,38 @@ impl NodeCore {
         drop(order);
         for key in pulled {
             self.pull_ended(&key, link, PullEnd::Way, sentence).await;
+        }
+    }
+
+    /// An origin says that it is to leave, or stays after all. What it has is pulled on: nobody else has it, and it is looked
+    /// for everywhere from the moment it ends there. That its link then breaks is no accident.
+    pub(super) fn origin_leaves(&self, link: LinkId, remote: SocketAddr, left: Option<Duration>) {
+        let streams = {
+            let mut directory = self.directory();
+            let news = match left {
+                Some(_) if directory.links.contains_key(&link) => directory.leaving.insert(link),
+                Some(_) => false,
+                None => directory.leaving.remove(&link),
+            };
+            if !news {
+                return;
+            }
+            directory.streams.values().filter(|stream| stream.is_pulled_on(link)).count()
+        };
+        match left {
+            Some(left) => info!(%remote, ?left, streams, "an origin is to leave; its streams are awaited elsewhere"),
+            None => info!(%remote, streams, "the origin stays after all"),
+        }
+    }
+
+    /// Tells edges that this node is to leave, or stays after all.
+    pub(super) async fn tell_edges(&self, left: Option<Duration>) {
+        let links: Vec<(LinkId, ShardNo)> = {
+            let directory = self.directory();
+            directory.links.iter().map(|(link, shard)| (*link, *shard)).collect()
+        };
+        for (link, shard) in links {
+            self.command(shard, ShardCommand::GoAway { link, left }).await;
         }
     }
 

@@ -188,7 +188,8 @@ impl NodeCore {
             true => 0,
             false => seats(self.loads.of(ShardNo(shard)), *viewers, limit),
         };
-        (0u16..).zip(&transports).map(of).sum()
+        let seats = (0u16..).zip(&transports).map(of).sum();
+        self.places.left().and_then(|left| u32::try_from(left).ok()).map_or(seats, |left| left.min(seats))
     }
 
     /// Whether a shard takes another viewer.

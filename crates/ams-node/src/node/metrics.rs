@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::NodeCore;
+use super::places::Reason;
 use crate::shard::histogram::Histogram;
 use crate::shard::protocol::{Census, ShardCommand};
 
@@ -83,6 +84,15 @@ fn write_histogram(text: &mut String, name: &str, help: &str, histogram: &Histog
         let _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {count}");
     }
     let _ = writeln!(text, "{name}_sum {}\n{name}_count {}", histogram.sum().as_secs_f64(), histogram.count());
+}
+
+fn write_refused(text: &mut String, refused: impl Iterator<Item = (Reason, u64)>) {
+    let name = "ams_sessions_refused_total";
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "# HELP {name} Sessions refused for want of room, by what is full.\n# TYPE {name} counter");
+    for (reason, count) in refused {
+        let _ = writeln!(text, "{name}{{reason=\"{}\"}} {count}", reason.label());
+    }
 }
 
 impl NodeCore {
@@ -173,6 +183,7 @@ impl NodeCore {
         let registry = self.registry.stats();
         row("ams_registry_calls_total", Kind::Counter, "Calls to the registry.", registry.calls);
         row("ams_registry_failures_total", Kind::Counter, "Calls to the registry that failed.", registry.failed);
+        write_refused(&mut text, self.places.refused());
         for (name, help, histogram) in TIMINGS {
             write_histogram(&mut text, name, help, histogram(&census));
         }

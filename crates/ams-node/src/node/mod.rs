@@ -10,6 +10,7 @@
 //! - [`claims`], [`suspicion`], [`around`]: the right to an id, whether another's still stands, and what nodes tell each other
 //! - [`links`]: relay links to origins, and those of edges to us
 //! - [`events`]: what shards report
+//! - [`load`], [`places`]: how much and how many the node takes
 //! - [`metrics`]: what all of it counts
 //! - [`registry_tasks`]: heartbeats, the waiting list
 //! - [`settings`]: applications' settings, kept fresh
@@ -29,6 +30,7 @@ mod interruptions;
 mod links;
 mod load;
 mod metrics;
+mod places;
 mod play;
 mod port;
 mod publish;
@@ -46,7 +48,7 @@ mod tests;
 pub(crate) mod webhooks;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -55,7 +57,7 @@ use ams_registry::{ClaimError, Registry, RegistryError};
 use ams_relay::HandshakeConfig;
 use ams_rtc::dtls::DtlsIdentity;
 use ams_types::{Incarnation, NodeId, StreamKey};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use run::{Orders, run};
@@ -71,6 +73,7 @@ use claims::Unreleased;
 use directory::Directory;
 use links::OriginLinks;
 use load::{ShardLoads, Shortage};
+use places::Places;
 use settings::Settings;
 use suspicion::Watched;
 use tasks::Tasks;
@@ -95,6 +98,7 @@ pub struct NodeCore {
     addresses: Vec<IpAddr>,
     directory: Mutex<Directory>,
     loads: ShardLoads,
+    places: Places,
     short_of: Mutex<Option<Shortage>>,
     /// See [`NodeCore::in_order`].
     order: tokio::sync::Mutex<()>,
@@ -116,8 +120,13 @@ pub struct NodeCore {
     cpu_percent: AtomicU32,
     /// Relay links that were refused.
     links_refused: AtomicU64,
+    orders: Orders,
     /// Takes nobody new.
     draining: AtomicBool,
+    /// Since when, by the wall clock.
+    drains_since: AtomicI64,
+    /// The node's row is to be written now.
+    row_changed: Notify,
     /// Ends now.
     leaving: AtomicBool,
     next_id: AtomicU64,

@@ -15,6 +15,7 @@ use tracing::debug;
 
 use super::access::Entry;
 use super::directory::{Role, Session};
+use super::places::Place;
 use super::publish::bad_description;
 use super::pulls::Attached;
 use super::{NodeCore, new_session_id};
@@ -41,6 +42,7 @@ impl NodeCore {
     /// Opens a viewer's session with an offer of ours.
     pub(super) async fn open_viewer(self: &Arc<Self>, request: PlayRequest) -> Result<Opened<Offer>, Refusal> {
         // First: a full node pulls nothing.
+        let place = self.place_for_viewer(&request.key, &request.caller)?;
         let seat = self.take_seat()?;
         let pass = self.admit(&Entry::of_viewer(&request)).await?;
         let stream = self.attach(&request.key).await?;
@@ -59,9 +61,8 @@ impl NodeCore {
         };
         let id_mapping = offer.id_mapping.iter().map(|(mid, id)| (mid.to_string(), id.clone())).collect();
         let value = Offer { sdp: offer.sdp.clone(), id_mapping };
-        let etag = setup.transport.local.ufrag().to_owned();
         let role = Role::Viewer { offer: Some(Box::new(offer)) };
-        let (session, events) = self.add_viewer(&request, shard, stream, role, etag, setup).await?;
+        let (session, events) = self.add_viewer(&request, shard, stream, place, role, setup).await?;
         self.check_in(&session, &request.key, pass).await?;
         Ok(Opened { session, value, events })
     }
@@ -74,6 +75,7 @@ impl NodeCore {
     ) -> Result<Opened<Answer>, Refusal> {
         let offer = RemoteSdp::parse(sdp).map_err(bad_description)?;
         // First: a full node pulls nothing.
+        let place = self.place_for_viewer(&request.key, &request.caller)?;
         let seat = self.take_seat()?;
         let pass = self.admit(&Entry::of_viewer(&request)).await?;
         let stream = self.attach(&request.key).await?;
@@ -90,10 +92,9 @@ impl NodeCore {
             tracks: answer.agreed.tracks.iter().map(EgressTrack::from).collect(),
             playout_delay: self.config.media.playout_delay.bytes(),
         };
-        let etag = setup.transport.local.ufrag().to_owned();
-        let value = Answer { sdp: answer.sdp, etag: etag.clone() };
+        let value = Answer { sdp: answer.sdp, etag: setup.transport.local.ufrag().to_owned() };
         let role = Role::Viewer { offer: None };
-        let (session, events) = self.add_viewer(&request, shard, stream, role, etag, setup).await?;
+        let (session, events) = self.add_viewer(&request, shard, stream, place, role, setup).await?;
         self.check_in(&session, &request.key, pass).await?;
         Ok(Opened { session, value, events })
     }
@@ -110,8 +111,8 @@ impl NodeCore {
         request: &PlayRequest,
         shard: ShardNo,
         stream: Attached,
+        place: Place,
         role: Role,
-        etag: String,
         setup: ViewerSetup,
     ) -> Result<(SessionId, mpsc::Receiver<ams_api::port::SessionEvent>), Refusal> {
         let key = request.key.clone();
@@ -122,7 +123,7 @@ impl NodeCore {
         let replica = {
             let mut directory = self.directory();
             if self.is_draining() {
-                return Err(self.busy("it is about to stop"));
+                return Err(self.stopping());
             }
             let Some(local) = directory.streams.get_mut(&key).filter(|s| s.epoch == stream.epoch && s.is_playable())
             else {
@@ -137,11 +138,12 @@ impl NodeCore {
                 shard: None,
                 role,
                 events,
-                etag,
+                etag: setup.transport.local.ufrag().to_owned(),
                 door: request.caller.door,
                 candidates: 0,
                 started: false,
                 left: false,
+                place: Some(place),
                 visit: None,
             };
             directory.add_session(&session, entry);

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use ams_access::Secret;
 use ams_api::port::{
-    Answer, BadDescription, Check, EndReason, Load, Node, Offer, Opened, PlayRequest, PublishRequest, Refusal,
-    Rendition, Said, SessionId, Steer, WaitGuard, Whereabouts,
+    Answer, BadDescription, Check, DrainState, EndReason, Load, Node, Offer, Opened, PlayRequest, PublishRequest,
+    Refusal, Rendition, Said, SessionId, Steer, WaitGuard, Whereabouts,
 };
 use ams_registry::{AppSettingsRecord, BroadcastRecord, Ended, Registry, RegistryError};
 use ams_rtc::ice::IceCredentials;
@@ -173,6 +173,14 @@ impl Node for NodeHandle {
         let key = self.0.config.cluster_key.as_ref()?;
         let derived: String = key.derive(b"ClusterAuthorization").iter().map(|byte| format!("{byte:02x}")).collect();
         Some(Secret::from(derived))
+    }
+
+    fn drain(&self, wanted: bool) -> bool {
+        self.0.order_drain(wanted)
+    }
+
+    fn drain_state(&self) -> DrainState {
+        self.0.drain_state()
     }
 
     fn alive(&self) -> bool {

@@ -20,6 +20,7 @@ use tracing::info;
 use super::access::Entry;
 use super::claims::{Claimed, Claiming};
 use super::directory::{Origin, Publication, Role, Session};
+use super::places::Reason;
 use super::pulls::Attached;
 use super::{NodeCore, new_session_id};
 use crate::clock;
@@ -37,7 +38,7 @@ impl NodeCore {
             return Err(Refusal::EdgeTakesNoPublishers(self.an_origin().await));
         }
         if self.is_draining() {
-            return Err(self.busy("it is about to stop"));
+            return Err(self.stopping());
         }
         if self.directory().least_loaded(|shard| self.has_room_for_publisher(shard)).is_none() {
             return Err(self.full("publishers"));
@@ -46,6 +47,8 @@ impl NodeCore {
         let pass = self.admit(&Entry::of_publisher(&request)).await?;
         let claiming = Claiming::begin(self, &key).ok_or_else(|| Refusal::InUse(key.id.clone()))?;
         self.make_way(&key).await?;
+        // Not before: who takes a stream up may have the place of the session that lost it.
+        let place = self.place_for_publisher(&key, &request.caller)?;
         let releasing = self.directory().releasing.get(&key).cloned();
         if let Some(mut releasing) = releasing {
             // Its former publisher has just left this node: the claim would meet its own predecessor.
@@ -65,7 +68,7 @@ impl NodeCore {
                 if recorded {
                     self.release(lease, ReleaseReason::Finished).await;
                 }
-                return Err(self.busy("it is about to stop"));
+                return Err(self.stopping());
             }
             let window = clock::now().checked_sub(self.config.media.resume_window);
             restores |= window.is_some_and(|since| directory.take_lost(&key, since));
@@ -89,6 +92,7 @@ impl NodeCore {
                 candidates: 0,
                 started: false,
                 left: false,
+                place: Some(place),
                 visit: None,
             };
             directory.add_session(&session, entry);
@@ -309,6 +313,7 @@ impl NodeCore {
 
     /// The node takes no more of `whom`.
     pub(super) fn full(&self, whom: &str) -> Refusal {
+        self.places.note_refused(Reason::Load);
         if let Some(shortage) = *self.shortage() {
             return self.busy(shortage.sentence());
         }
@@ -320,7 +325,13 @@ impl NodeCore {
         ))
     }
 
-    pub(super) fn busy(&self, reason: &str) -> Refusal {
+    /// The node takes nobody new.
+    pub(super) fn stopping(&self) -> Refusal {
+        self.places.note_refused(Reason::Draining);
+        self.busy("it is about to stop")
+    }
+
+    fn busy(&self, reason: &str) -> Refusal {
         Refusal::Busy { reason: reason.to_owned(), retry_after: Duration::from_secs(2) }
     }
 }

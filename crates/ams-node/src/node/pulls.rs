@@ -45,7 +45,7 @@ impl NodeCore {
     /// Finds a stream here or elsewhere; pulls it if it is elsewhere.
     pub(super) async fn attach(self: &Arc<Self>, key: &StreamKey) -> Result<Attached, Refusal> {
         if self.is_draining() {
-            return Err(self.busy("it is about to stop"));
+            return Err(self.stopping());
         }
         if !self.config.mode.takes_viewers(self.config.serve_viewers_on_origin) {
             return Err(Refusal::OriginTakesNoViewers);

@@ -75,6 +75,8 @@ impl NodeCore {
                 () = self.cancel.cancelled() => return,
                 _ = interval.tick() => {}
                 Ok(()) = back.changed() => interval.reset(),
+                // Others are to know at once that it leaves, or stays.
+                () = self.row_changed.notified() => interval.reset(),
             }
             let row = self.node_row(&mut load);
             let result = self.registry.heartbeat_node(&row).await;

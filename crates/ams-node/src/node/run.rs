@@ -4,7 +4,7 @@
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use ams_rtc::udp::UdpBindError;
 use ams_types::Incarnation;
 use futures_util::StreamExt;
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -28,6 +28,7 @@ use super::claims::Unreleased;
 use super::directory::Directory;
 use super::links::OriginLinks;
 use super::load::ShardLoads;
+use super::places::Places;
 use super::port::NodeHandle;
 use super::settings::Settings;
 use super::suspicion::Watched;
@@ -56,12 +57,12 @@ pub struct Orders {
     /// To end.
     pub cancel: CancellationToken,
     /// To drain, and end when it is empty; or not to, any more.
-    pub drain: watch::Receiver<bool>,
+    pub drain: watch::Sender<bool>,
 }
 
 impl From<CancellationToken> for Orders {
     fn from(cancel: CancellationToken) -> Self {
-        Self { cancel, drain: watch::channel(false).1 }
+        Self { cancel, drain: watch::Sender::new(false) }
     }
 }
 
@@ -95,7 +96,7 @@ pub async fn run_with<F: Future<Output = ()>>(
     config: Config,
     listeners: Listeners,
     registry: Arc<dyn Registry>,
-    mut orders: Orders,
+    orders: Orders,
     ready: impl FnOnce(NodeHandle) -> F,
 ) -> Result<(), ExitError> {
     let internal = |what: String| ExitError::new(Exit::Internal, what);
@@ -142,6 +143,7 @@ pub async fn run_with<F: Future<Output = ()>>(
         net: Net::Tcp,
         wall: WallClock::default(),
         tasks: Tasks::default(),
+        orders,
         shards,
         dtls: identity,
         addresses: addresses.into_iter().map(|a| a.ip()).collect(),
@@ -172,7 +174,7 @@ pub async fn run_with<F: Future<Output = ()>>(
     ready(handle).await;
 
     let outcome = tokio::select! {
-        () = node.until_empty(&api, &mut orders) => Ok(()),
+        () = node.until_empty(&api) => Ok(()),
         Some(shard) = deaths.recv() => {
             error!(shard = shard.0, "a media shard failed; its sessions are lost and the node stops");
             Err(internal(format!("media shard {} failed", shard.0)))
@@ -202,6 +204,7 @@ pub(crate) struct Parts {
     pub(crate) net: Net,
     pub(crate) wall: WallClock,
     pub(crate) tasks: Tasks,
+    pub(crate) orders: Orders,
     pub(crate) webhooks: Webhooks,
     pub(crate) shards: Vec<ShardHandle>,
     pub(crate) dtls: Arc<DtlsIdentity>,
@@ -213,8 +216,20 @@ pub(crate) struct Parts {
 impl NodeCore {
     /// A node that does nothing yet.
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, registry, net, wall, tasks, webhooks, shards, dtls, addresses, relay_port, http_port } =
-            parts;
+        let Parts {
+            config,
+            registry,
+            net,
+            wall,
+            tasks,
+            orders,
+            webhooks,
+            shards,
+            dtls,
+            addresses,
+            relay_port,
+            http_port,
+        } = parts;
         let incarnation = Incarnation(rand::random());
         Arc::new(Self {
             id: config.node_id.clone(),
@@ -238,6 +253,7 @@ impl NodeCore {
             dtls,
             directory: Mutex::new(Directory { load: vec![0; shards.len()], ..Directory::default() }),
             loads: ShardLoads::new(shards.len()),
+            places: Places::new(config.limits.clone()),
             short_of: Mutex::new(None),
             order: tokio::sync::Mutex::default(),
             shards,
@@ -256,7 +272,10 @@ impl NodeCore {
             heartbeat_lag: AtomicU64::new(0),
             cpu_percent: AtomicU32::new(0),
             links_refused: AtomicU64::new(0),
+            orders,
             draining: AtomicBool::new(false),
+            drains_since: AtomicI64::new(0),
+            row_changed: Notify::new(),
             leaving: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
             tasks,

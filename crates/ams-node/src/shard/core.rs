@@ -475,6 +475,7 @@ impl ShardCore {
             ShardCommand::Serve { link, handle, key } => self.serve(now, link, handle, &key),
             ShardCommand::RefuseServe { link, handle, sentence } => self.links.refuse(link, handle, &sentence),
             ShardCommand::AnswerFind { link, found } => self.links.answer_find(link, found),
+            ShardCommand::GoAway { link, left } => self.links.go_away(link, left),
             ShardCommand::TellAudience { link, key, viewers } => self.links.tell_audience(link, &key, viewers),
             ShardCommand::AddReplica { key, home, epoch, tracks } => self.add_replica(now, key, home, epoch, tracks),
             ShardCommand::FeedReplica { key, to } => self.feed_replica(&key, to),

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ams_relay::wire::{EndReason, EpochLow, Find, Frame, StreamHandle, Subscribed};
+use ams_relay::wire::{EndReason, EpochLow, Find, Frame, GO_AWAY_WITHDRAWN, StreamHandle, Subscribed};
 use ams_types::StreamKey;
 use bytes::Bytes;
 
@@ -107,8 +107,16 @@ impl ShardCore {
                 }
             }
             Frame::Ping { .. } | Frame::Pong { .. } => self.links.ping_or_pong(now, link, &frame),
-            // The origin's drain and interruptions act on the control runtime once it knows them.
-            Frame::GoAway { .. } | Frame::StreamState { .. } | Frame::Unknown { .. } => {}
+            // Nothing depends on it, as with the audience.
+            Frame::GoAway { .. } if self.events_waiting() > EVENTS_WAITING_MAX => {}
+            Frame::GoAway { deadline } => {
+                if let Some(remote) = self.links.origin_of(link) {
+                    let left = (deadline != GO_AWAY_WITHDRAWN).then_some(deadline);
+                    self.emit(ShardEvent::OriginLeaves { link, remote, left });
+                }
+            }
+            // Interruptions act on the control runtime once it knows them.
+            Frame::StreamState { .. } | Frame::Unknown { .. } => {}
             Frame::Hello(_) | Frame::Auth(_) | Frame::Reject(_) => {
                 return Err("a handshake frame came after the handshake".to_owned());
             }

@@ -8,11 +8,13 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ams_media::{MediaPacket, SourceClock, StreamTracks};
 use ams_relay::session::{LinkSubscribers, Subscriptions};
-use ams_relay::wire::{DataMessage, EndReason, Found, Frame, RefuseCode, Refused, StreamHandle, Subscribed};
+use ams_relay::wire::{
+    DataMessage, EndReason, Found, Frame, GO_AWAY_WITHDRAWN, RefuseCode, Refused, StreamHandle, Subscribed,
+};
 use ams_relay::{EgressQueue, Keepalive, KeepaliveAction, RelayConfig};
 use ams_types::{Epoch, LayerNo, NodeId, StreamKey, TrackNo};
 use bytes::Bytes;
@@ -231,6 +233,18 @@ impl Links {
         {
             link.control(&Frame::Audience { handle, viewers });
         }
+    }
+
+    /// Tells an edge that this node is to leave in that time, or stays.
+    pub fn go_away(&mut self, link: LinkId, left: Option<Duration>) {
+        if let Some(link) = self.links.get_mut(&link).filter(|link| matches!(link.sessions, Sessions::Serve(_))) {
+            link.control(&Frame::GoAway { deadline: left.unwrap_or(GO_AWAY_WITHDRAWN) });
+        }
+    }
+
+    /// The origin at the other end of a link that streams are pulled on.
+    pub fn origin_of(&self, link: LinkId) -> Option<SocketAddr> {
+        self.links.get(&link).filter(|link| matches!(link.sessions, Sessions::Pull(_))).map(|link| link.remote)
     }
 
     /// Tells an edge that it does not get the stream.

@@ -148,6 +148,13 @@ pub enum ShardCommand {
         /// The answer.
         found: Found,
     },
+    /// An edge is told that this node is to leave, or stays after all.
+    GoAway {
+        /// Its link.
+        link: LinkId,
+        /// When this node is gone; none if it stays.
+        left: Option<Duration>,
+    },
     /// The origin is told how many watch a stream here.
     TellAudience {
         /// The link it is pulled on.
@@ -375,6 +382,15 @@ pub enum ShardEvent {
     ViewerUnfit {
         /// The peer.
         peer: PeerId,
+    },
+    /// An origin says that it is to leave, or stays after all.
+    OriginLeaves {
+        /// The link to it.
+        link: LinkId,
+        /// The origin.
+        remote: SocketAddr,
+        /// When it is gone; none if it stays.
+        left: Option<Duration>,
     },
     /// A relay link broke.
     LinkDown {

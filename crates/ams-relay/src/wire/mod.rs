@@ -31,6 +31,8 @@ pub use subscribe::{EndReason, Position, RefuseCode, Refused, Resume, StreamStat
 use ams_types::{LayerNo, TrackNo};
 use fields::{Fields, TooLong};
 
+/// The time left in a [`Frame::GoAway`] that takes an earlier one back: the longest there is.
+pub const GO_AWAY_WITHDRAWN: Duration = Duration::from_millis(u32::MAX as u64);
 /// The newest protocol version this node speaks.
 pub const VERSION: u16 = 1;
 /// The oldest protocol version this node accepts.
@@ -225,7 +227,7 @@ pub enum Frame<'a> {
         /// The ping's nonce.
         nonce: u64,
     },
-    /// Either way: this node leaves; open nothing new, and be gone by then.
+    /// Either way: this node leaves; open nothing new, and be gone by then. [`GO_AWAY_WITHDRAWN`]: it stays after all.
     GoAway {
         /// Time left, counted from arrival; in whole milliseconds on the wire.
         deadline: Duration,

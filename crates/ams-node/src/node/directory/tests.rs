@@ -45,6 +45,7 @@ fn add_viewer(
         candidates: 0,
         started: false,
         left: false,
+        place: None,
         visit: None,
     };
     directory.add_session(&session, entry);
@@ -155,6 +156,7 @@ fn a_publisher_leaves_its_stream_to_be_ended() {
         candidates: 0,
         started: false,
         left: false,
+        place: None,
         visit: None,
     };
     directory.add_session(&session, entry);

@@ -138,6 +138,7 @@ impl Host {
         let relay_port = config.relay.port();
         let core = NodeCore::new(Parts {
             net: Net::Simulated(world.network.place(self.address)),
+            orders: CancellationToken::new().into(),
             wall,
             tasks: Tasks::mortal(killed.clone(), span),
             webhooks: Webhooks::new(&config.webhooks).expect("none to read"),
