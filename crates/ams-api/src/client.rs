@@ -1,7 +1,8 @@
 //! Who is asking: the client's address behind balancers, and its name for itself.
 //!
 //! Owns the rule which headers are believed. `X-Forwarded-For` is read from its right end, because a client can write
-//! anything to the left of what the nearest proxy adds; `X-Real-IP` counts only where there is no `X-Forwarded-For`.
+//! anything to the left of what the nearest proxy adds; `X-Real-IP` counts only where there is no `X-Forwarded-For` at all.
+//! No header makes a client this machine itself, which may do more than others: only a connection from here does.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -59,14 +60,18 @@ fn resolve(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     if !is_trusted(peer, trusted) {
         return peer;
     }
-    let forwarded: Vec<&str> =
-        headers.get_all("x-forwarded-for").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).collect();
-    if forwarded.is_empty() {
-        return headers.get("x-real-ip").and_then(|v| v.to_str().ok()).and_then(parse).unwrap_or(peer);
+    let is_possible = |address: &IpAddr| peer.is_loopback() || !(address.is_loopback() || address.is_unspecified());
+    if !headers.contains_key("x-forwarded-for") {
+        let named = headers.get("x-real-ip").and_then(|v| v.to_str().ok()).and_then(parse);
+        return named.filter(is_possible).unwrap_or(peer);
     }
+    // Bytes, not text: what a client put into its own part must not hide what the proxies say.
+    let hops = headers.get_all("x-forwarded-for").iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let hops: Vec<&[u8]> = hops.collect();
     let mut nearest = peer;
-    for hop in forwarded.into_iter().rev().take(HOPS_MAX) {
-        let Some(address) = parse(hop) else { break };
+    for hop in hops.into_iter().rev().take(HOPS_MAX) {
+        let hop = std::str::from_utf8(hop).ok().and_then(parse);
+        let Some(address) = hop.filter(is_possible) else { break };
         nearest = address;
         if !is_trusted(address, trusted) {
             break;
@@ -119,11 +124,18 @@ mod tests {
             ("IPv6 with a port", "::1", Some("[2001:db8::1]:80"), None, "2001:db8::1"),
             ("mapped IPv4", "10.0.0.7", Some("::ffff:198.51.100.1"), None, "198.51.100.1"),
             ("garbage", "10.0.0.7", Some("unknown"), None, "10.0.0.7"),
+            ("garbage hides no hop", "10.0.0.7", Some("\u{80}, 198.51.100.1"), None, "198.51.100.1"),
+            ("garbage makes no real ip count", "10.0.0.7", Some("\u{80}"), Some("127.0.0.1"), "10.0.0.7"),
+            ("a neighbour is not this machine", "10.0.0.7", Some("127.0.0.1"), None, "10.0.0.7"),
+            ("nor behind another hop", "10.0.0.7", Some("::1, 10.0.0.9"), None, "10.0.0.9"),
+            ("nor by its real ip", "10.0.0.7", None, Some("127.0.0.1"), "10.0.0.7"),
+            ("nobody's address", "10.0.0.7", Some("0.0.0.0"), None, "10.0.0.7"),
+            ("a proxy here, for one from here", "127.0.0.1", Some("127.0.0.1"), None, "127.0.0.1"),
         ] {
             let mut headers = HeaderMap::new();
             for (key, value) in [("x-forwarded-for", forwarded), ("x-real-ip", real)] {
                 if let Some(value) = value {
-                    headers.insert(key, value.parse().unwrap());
+                    headers.insert(key, HeaderValue::from_bytes(value.as_bytes()).unwrap());
                 }
             }
             let got = resolve(peer.parse().unwrap(), &headers, &trusted);

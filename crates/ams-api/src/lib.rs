@@ -46,7 +46,7 @@ use crate::resources::Side;
 use crate::state::ApiState;
 
 /// Names that no application may have, because the server's own addresses start with them.
-pub const RESERVED_APP_NAMES: [&str; 4] = ["rest", "healthz", "readyz", "metrics"];
+pub const RESERVED_APP_NAMES: [&str; 5] = ["rest", "healthz", "readyz", "metrics", ams_access::users::SYSTEM];
 
 /// The HTTP side of one node.
 ///

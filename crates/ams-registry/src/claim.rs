@@ -6,7 +6,11 @@
 //! # Epochs
 //! Each claim gets an epoch higher than any before it for the same key, also when the record was deleted in between:
 //! both stores remember the last epoch of a key apart from its record. That memory is dropped after
-//! [`EPOCH_MEMORY_MS`]; so that numbers rise even then, an epoch is never below the claim's `now_ms`.
+//! [`EPOCH_MEMORY_MS`]; so that numbers rise even then, an epoch is never below the time of its claim.
+//!
+//! A store that fails over without its last second, or is restored, has forgotten epochs that nodes still hold, and would
+//! give them out again. So each leaves some numbers out by chance: the same epoch twice takes one chance in
+//! [`EPOCHS_PER_MS`] on top of all that.
 
 use ams_types::{AppName, Epoch, Incarnation, NodeId, StreamKey};
 
@@ -292,10 +296,24 @@ pub(crate) fn decide(existing: Option<&BroadcastRecord>, request: &ClaimRequest)
     granted.ok_or_else(|| ClaimError::InUse(Box::new(Holder::of(record, request.now_ms))))
 }
 
+/// How many epochs a millisecond has.
+const EPOCHS_PER_MS: u64 = 1024;
+
+/// How far an epoch is to be above the one before it: by chance, at least 1.
+pub(crate) fn epoch_step() -> u64 {
+    rand::random_range(1..=EPOCHS_PER_MS)
+}
+
+/// An epoch above `last`, and not below the time of its claim (milliseconds since 1970): what a node gives itself when it
+/// cannot ask a store.
+pub fn fresh_epoch(last: Epoch, now_ms: i64) -> Epoch {
+    let of_time = u64::try_from(now_ms).unwrap_or(0).saturating_mul(EPOCHS_PER_MS);
+    Epoch(last.0.max(of_time).saturating_add(epoch_step()))
+}
+
 /// The least epoch a claim may get, given the record as it was read.
 pub(crate) fn epoch_floor(existing: Option<&BroadcastRecord>, now_ms: i64) -> Epoch {
-    let after_record = existing.map_or(1, |record| record.epoch().0.saturating_add(1));
-    Epoch(after_record.max(u64::try_from(now_ms).unwrap_or(0)))
+    fresh_epoch(existing.map_or(Epoch(0), BroadcastRecord::epoch), now_ms)
 }
 
 /// Changes to a record that exists: it now is `preparing` for the claimer.
@@ -491,14 +509,18 @@ mod tests {
     #[test]
     fn an_epoch_is_above_the_record_and_not_below_the_clock() {
         let record = |epoch| BroadcastRecord { ams_epoch: epoch, ..BroadcastRecord::default() };
-        for (name, existing, now_ms, want) in [
-            ("first", None, 0, 1),
-            ("first, with a clock", None, NOW, NOW as u64),
-            ("clock ahead of the record", Some(record(5)), NOW, NOW as u64),
-            ("clock behind the record", Some(record(NOW)), NOW - 10, NOW as u64 + 1),
-            ("clock before 1970", Some(record(5)), -1, 6),
+        let of_time = |ms: i64| ms * EPOCHS_PER_MS as i64;
+        for (name, existing, now_ms, above) in [
+            ("first", None, 0, 0),
+            ("first, with a clock", None, NOW, of_time(NOW)),
+            ("clock ahead of the record", Some(record(5)), NOW, of_time(NOW)),
+            ("a record whose epoch is a time in milliseconds", Some(record(NOW)), NOW, of_time(NOW)),
+            ("clock behind the record", Some(record(of_time(NOW))), NOW - 10, of_time(NOW)),
+            ("clock before 1970", Some(record(5)), -1, 5),
         ] {
-            assert_eq!(epoch_floor(existing.as_ref(), now_ms), Epoch(want), "{name}");
+            let got: Vec<i64> = (0..64).map(|_| epoch_floor(existing.as_ref(), now_ms).0 as i64 - above).collect();
+            assert!(got.iter().all(|over| (1..=EPOCHS_PER_MS as i64).contains(over)), "{name}: {got:?}");
+            assert!(got.iter().any(|over| *over != got[0]), "{name}: who forgot an epoch must not give it out again");
         }
     }
 }

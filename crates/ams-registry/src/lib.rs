@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 pub use claim::{
     Claim, ClaimError, ClaimRequest, Grant, Holder, Lease, LiveInfo, PublishType, ReleaseReason, Released,
-    StreamQuality, Takeover,
+    StreamQuality, Takeover, fresh_epoch,
 };
 pub use config::RegistryConfig;
 pub use error::RegistryError;

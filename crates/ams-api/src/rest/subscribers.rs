@@ -101,7 +101,9 @@ pub(super) async fn time_code(call: Call) -> Answer {
     let Some(secret) = secret else {
         return refused("Secret is not set for AppSettings.timeTokenSecret or not in db");
     };
-    let own_period = subscriber.map_or(0, |s| s.totp_expiry_period_seconds);
+    // As it is checked: only who has a secret of their own may have a period of their own.
+    let has_own = |s: &SubscriberRecord| s.b32_secret.as_deref().is_some_and(|secret| !secret.is_empty());
+    let own_period = subscriber.filter(has_own).map_or(0, |s| s.totp_expiry_period_seconds);
     let secs = if own_period > 0 { own_period } else { settings.time_token_period };
     let code = secret.code(Period::from_secs(secs.into()), UnixMs::from(SystemTime::now()));
     Ok(Outcome::done().with_data(code).into_response())

@@ -71,7 +71,11 @@ pub(super) async fn create_jwt(call: Call) -> Answer {
     call.key()?.ok_or_else(|| RestError::Bad(WORDS_MISSING.to_owned()))?;
     let secret = call.settings()?.jwt_stream_secret_key.clone().unwrap_or_default();
     let key = Hs256Key::new(&Secret::from(secret)).map_err(|_| RestError::Bad(NO_JWT.to_owned()))?;
-    let claims = Claims::until(expires.unsigned_abs()).and("streamId", call.named("id")).and("type", purpose.as_str());
+    let mut claims =
+        Claims::until(expires.unsigned_abs()).and("streamId", call.named("id")).and("type", purpose.as_str());
+    if let Some(room) = call.query("roomId").filter(|room| !room.is_empty()) {
+        claims = claims.and("roomId", room);
+    }
     ok(&token(&call, key.sign(&claims), (purpose, expires)).to_rest_json())
 }
 

@@ -95,7 +95,8 @@ pub(super) async fn authenticate(
     Object(body): Object,
 ) -> Answer {
     let (email, sent) = (text(&body, "email"), secret(&body, "password"));
-    if email.is_empty() || email.len() > USER_LEN_MAX {
+    // An empty password is nobody's, and must not take longer for some names than for others.
+    if email.is_empty() || email.len() > USER_LEN_MAX || sent.expose().is_empty() {
         return Ok(Outcome::failed("").into_response());
     }
     let registry = call.registry();

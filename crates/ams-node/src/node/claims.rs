@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ams_api::port::{EndReason, PublishRequest, Refusal, SessionId};
 use ams_registry::{
-    Claim, ClaimError, ClaimRequest, Grant, Lease, PublishType, RegistryError, ReleaseReason, Takeover,
+    Claim, ClaimError, ClaimRequest, Grant, Lease, PublishType, RegistryError, ReleaseReason, Takeover, fresh_epoch,
 };
 use ams_types::{Epoch, StreamKey};
 use futures_util::StreamExt;
@@ -203,9 +203,9 @@ impl NodeCore {
             return Err(Refusal::InUse(key.id.clone()));
         }
         info!(stream_id = %key, nodes = around.answered, "claimed without the registry: no node holds it");
-        let known = self.directory().streams.get(key).map_or(0, |stream| stream.epoch.0 + 1);
-        let heard = around.holders.get(key).map_or(0, |(_, found)| found.epoch.0.saturating_add(1));
-        let epoch = Epoch(u64::try_from(self.wall.ms()).unwrap_or(1).max(known).max(heard));
+        let known = self.directory().streams.get(key).map_or(Epoch(0), |stream| stream.epoch);
+        let heard = around.holders.get(key).map_or(Epoch(0), |(_, found)| found.epoch);
+        let epoch = fresh_epoch(known.max(heard), self.wall.ms());
         let lease = Lease { key: key.clone(), epoch, host: self.config.advertise.clone() };
         Ok(Claimed { lease, recorded: false, restores: false, former: None })
     }
