@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ams_testkit::ams::AmsSocket;
 use ams_testkit::case::{long_case, say};
 use ams_testkit::cluster::{Cluster, ClusterOptions};
 use ams_testkit::light::{Control, LightPublisher, LightViewer};
@@ -85,53 +86,76 @@ struct Told {
 }
 
 impl Told {
-    fn again(&self, error: &anyhow::Error) {
+    /// Somebody was refused, and waits before the next try.
+    async fn again(&self, error: &anyhow::Error) {
         // Ids and addresses differ; reasons are few.
         let reason: String = error.to_string().chars().take(160).collect();
         let reason = reason.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default().to_owned();
         *self.again.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+        sleep(AGAIN).await;
     }
 
-    fn wrong(&self, what: String) {
-        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    /// What a machine misses while it is frozen nobody sends again; but nothing comes twice or changed.
+    fn check(&self, viewer: &LightViewer, name: impl FnOnce() -> String) {
+        self.packets.fetch_add(viewer.counts.get(|c| &c.received), Ordering::Relaxed);
+        let counted = [viewer.counts.get(|c| &c.wrong), viewer.counts.get(|c| &c.repeated)];
+        if counted != [0; 2] {
+            let first = viewer.counts.first_wrong.lock().map_or(None, |first| first.clone());
+            let what = format!("{}: wrong and repeated {counted:?}, {first:?}", name());
+            self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+        }
     }
 }
 
 /// Whether clients come and go, or stay away.
 type Mood = watch::Receiver<bool>;
 
+/// Stays for a while, unless the node ends it or calm comes, and leaves in one of the ways that clients have. Returns what
+/// the client's transport is to do.
+async fn stay_and_leave(
+    socket: &mut Option<AmsSocket>,
+    id: &str,
+    stays: Duration,
+    mood: &mut Mood,
+    chance: &mut StdRng,
+) -> Option<Control> {
+    if let Some(socket) = socket {
+        tokio::select! {
+            _ = socket.closed(stays) => {}
+            _ = mood.wait_for(|unrest| !*unrest) => {}
+        }
+    }
+    match chance.random_range(0..4) {
+        0 => {
+            socket.iter().for_each(AmsSocket::freeze);
+            return Some(Control::Silent(true));
+        }
+        1 => return Some(Control::Close),
+        2 => drop(socket.take()),
+        _ => {
+            if let Some(socket) = socket {
+                let _ = socket.stop(id).await;
+            }
+        }
+    }
+    None
+}
+
 /// One who publishes a stream again and again, now here, now there.
 async fn publisher(number: u32, origins: [String; 2], mut mood: Mood, told: Arc<Told>, mut chance: StdRng) {
     let id = format!("s{number}");
     while mood.wait_for(|unrest| *unrest).await.is_ok() {
         let Some(origin) = origins.choose(&mut chance) else { return };
-        let mut publisher = match LightPublisher::publish(origin, &id).await {
-            Ok(publisher) => publisher,
-            Err(error) => {
-                told.again(&error);
-                sleep(AGAIN).await;
-                continue;
+        match LightPublisher::publish(origin, &id).await {
+            Ok(mut publisher) => {
+                told.published.fetch_add(1, Ordering::Relaxed);
+                let stays = Duration::from_millis(chance.random_range(2_000..40_000));
+                let last = stay_and_leave(&mut publisher.socket, &id, stays, &mut mood, &mut chance).await;
+                last.into_iter().for_each(|last| publisher.control(last));
+                sleep(Duration::from_millis(chance.random_range(0..4_000))).await;
             }
-        };
-        told.published.fetch_add(1, Ordering::Relaxed);
-        let stays = Duration::from_millis(chance.random_range(2_000..40_000));
-        if let Ok(socket) = publisher.socket() {
-            tokio::select! {
-                _ = socket.closed(stays) => {}
-                _ = mood.wait_for(|unrest| !*unrest) => {}
-            }
+            Err(error) => told.again(&error).await,
         }
-        match chance.random_range(0..4) {
-            0 => publisher.vanish(),
-            1 => publisher.control(Control::Close),
-            2 => drop(publisher.socket.take()),
-            _ => {
-                if let Ok(socket) = publisher.socket() {
-                    let _ = socket.stop(&id).await;
-                }
-            }
-        }
-        sleep(Duration::from_millis(chance.random_range(0..4_000))).await;
     }
 }
 
@@ -140,38 +164,15 @@ async fn viewer(nodes: [String; 4], mut mood: Mood, told: Arc<Told>, mut chance:
     while mood.wait_for(|unrest| *unrest).await.is_ok() {
         let Some(node) = nodes.choose(&mut chance) else { return };
         let id = format!("s{}", chance.random_range(0..STREAMS));
-        let mut viewer = match LightViewer::play(node, &id).await {
-            Ok(viewer) => viewer,
-            Err(error) => {
-                told.again(&error);
-                sleep(AGAIN).await;
-                continue;
+        match LightViewer::play(node, &id).await {
+            Ok(mut viewer) => {
+                told.played.fetch_add(1, Ordering::Relaxed);
+                let stays = Duration::from_millis(chance.random_range(500..45_000));
+                let last = stay_and_leave(&mut viewer.socket, &id, stays, &mut mood, &mut chance).await;
+                last.into_iter().for_each(|last| viewer.control(last));
+                told.check(&viewer, || format!("viewer of {id} at {node}"));
             }
-        };
-        told.played.fetch_add(1, Ordering::Relaxed);
-        let stays = Duration::from_millis(chance.random_range(500..45_000));
-        if let Ok(socket) = viewer.socket() {
-            tokio::select! {
-                _ = socket.closed(stays) => {}
-                _ = mood.wait_for(|unrest| !*unrest) => {}
-            }
-        }
-        told.packets.fetch_add(viewer.counts.get(|c| &c.received), Ordering::Relaxed);
-        // What a machine misses while it is frozen nobody sends again; but nothing comes twice or changed.
-        let counted = [viewer.counts.get(|c| &c.wrong), viewer.counts.get(|c| &c.repeated)];
-        if counted != [0; 2] {
-            let first = viewer.counts.first_wrong.lock().map_or(None, |first| first.clone());
-            told.wrong(format!("viewer of {id} at {node}: wrong and repeated {counted:?}, {first:?}"));
-        }
-        match chance.random_range(0..4) {
-            0 => viewer.vanish(),
-            1 => viewer.control(Control::Close),
-            2 => drop(viewer.socket.take()),
-            _ => {
-                if let Ok(socket) = viewer.socket() {
-                    let _ = socket.stop(&id).await;
-                }
-            }
+            Err(error) => told.again(&error).await,
         }
     }
 }
