@@ -1,9 +1,9 @@
-//! Killing and restarting, over and over: a viewer, a publisher, an edge and an origin in every cycle, and what is left
-//! of it in the nodes that survive.
+//! What is left in nodes that survive: of killing and restarting a viewer, a publisher, an edge and an origin, over and over
+//! (here), and of hours of random faults ([`unrest`]).
 //!
-//!     tests/env/with-mongo cargo test -p ams-testkit --test soak -- --nocapture
+//!     tests/env/with-mongo cargo test --workspace --test soak -- kill_and_restart --nocapture
 //!
-//! (here; hours of random faults are in [`unrest`]). `AMS_SOAK_CYCLES` is how many, 200 by default. Prints memory and descriptors as it goes.
+//! `AMS_SOAK_CYCLES` is how many, 200 by default. Prints memory and descriptors as it goes.
 
 mod unrest;
 

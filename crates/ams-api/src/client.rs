@@ -2,7 +2,7 @@
 //!
 //! Owns the rule which headers are believed. `X-Forwarded-For` is read from its right end, because a client can write
 //! anything to the left of what the nearest proxy adds; `X-Real-IP` counts only where there is no `X-Forwarded-For` at all.
-//! No header makes a client this machine itself, which may do more than others: only a connection from here does.
+//! Nobody else can make a client this machine itself, which may do more than others: only what is here says who is here.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -60,24 +60,31 @@ fn resolve(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     if !is_trusted(peer, trusted) {
         return peer;
     }
-    let is_possible = |address: &IpAddr| peer.is_loopback() || !(address.is_loopback() || address.is_unspecified());
     if !headers.contains_key("x-forwarded-for") {
         let named = headers.get("x-real-ip").and_then(|v| v.to_str().ok()).and_then(parse);
-        return named.filter(is_possible).unwrap_or(peer);
+        return named.filter(|address| is_possible(*address, peer)).unwrap_or(peer);
     }
     // Bytes, not text: what a client put into its own part must not hide what the proxies say.
     let hops = headers.get_all("x-forwarded-for").iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     let hops: Vec<&[u8]> = hops.collect();
     let mut nearest = peer;
     for hop in hops.into_iter().rev().take(HOPS_MAX) {
-        let hop = std::str::from_utf8(hop).ok().and_then(parse);
-        let Some(address) = hop.filter(is_possible) else { break };
+        let Some(address) = std::str::from_utf8(hop).ok().and_then(parse) else { break };
+        // Two proxies of one machine, or a lie: whoever it is, it is behind the hop that says so.
+        if !is_possible(address, nearest) {
+            continue;
+        }
         nearest = address;
         if !is_trusted(address, trusted) {
             break;
         }
     }
     nearest
+}
+
+/// Whether `said_by` can know of a client at `address`: only a machine itself knows its loopback.
+fn is_possible(address: IpAddr, said_by: IpAddr) -> bool {
+    !address.is_unspecified() && (!address.is_loopback() || said_by.is_loopback())
 }
 
 /// An address, with or without port or brackets.
@@ -130,6 +137,8 @@ mod tests {
             ("nor behind another hop", "10.0.0.7", Some("::1, 10.0.0.9"), None, "10.0.0.9"),
             ("nor by its real ip", "10.0.0.7", None, Some("127.0.0.1"), "10.0.0.7"),
             ("nobody's address", "10.0.0.7", Some("0.0.0.0"), None, "10.0.0.7"),
+            ("nor behind a proxy here", "127.0.0.1", Some("127.0.0.1, 10.0.0.9"), None, "10.0.0.9"),
+            ("two proxies of one machine", "10.0.0.7", Some("198.51.100.1, 127.0.0.1"), None, "198.51.100.1"),
             ("a proxy here, for one from here", "127.0.0.1", Some("127.0.0.1"), None, "127.0.0.1"),
         ] {
             let mut headers = HeaderMap::new();

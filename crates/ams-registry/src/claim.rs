@@ -297,18 +297,18 @@ pub(crate) fn decide(existing: Option<&BroadcastRecord>, request: &ClaimRequest)
 }
 
 /// How many epochs a millisecond has.
-const EPOCHS_PER_MS: u64 = 1024;
+pub(crate) const EPOCHS_PER_MS: u32 = 1024;
 
 /// How far an epoch is to be above the one before it: by chance, at least 1.
-pub(crate) fn epoch_step() -> u64 {
+pub(crate) fn epoch_step() -> u32 {
     rand::random_range(1..=EPOCHS_PER_MS)
 }
 
 /// An epoch above `last`, and not below the time of its claim (milliseconds since 1970): what a node gives itself when it
 /// cannot ask a store.
 pub fn fresh_epoch(last: Epoch, now_ms: i64) -> Epoch {
-    let of_time = u64::try_from(now_ms).unwrap_or(0).saturating_mul(EPOCHS_PER_MS);
-    Epoch(last.0.max(of_time).saturating_add(epoch_step()))
+    let of_time = u64::try_from(now_ms).unwrap_or(0).saturating_mul(EPOCHS_PER_MS.into());
+    Epoch(last.0.max(of_time).saturating_add(epoch_step().into()))
 }
 
 /// The least epoch a claim may get, given the record as it was read.
@@ -509,7 +509,7 @@ mod tests {
     #[test]
     fn an_epoch_is_above_the_record_and_not_below_the_clock() {
         let record = |epoch| BroadcastRecord { ams_epoch: epoch, ..BroadcastRecord::default() };
-        let of_time = |ms: i64| ms * EPOCHS_PER_MS as i64;
+        let of_time = |ms: i64| ms * i64::from(EPOCHS_PER_MS);
         for (name, existing, now_ms, above) in [
             ("first", None, 0, 0),
             ("first, with a clock", None, NOW, of_time(NOW)),
@@ -519,7 +519,7 @@ mod tests {
             ("clock before 1970", Some(record(5)), -1, 5),
         ] {
             let got: Vec<i64> = (0..64).map(|_| epoch_floor(existing.as_ref(), now_ms).0 as i64 - above).collect();
-            assert!(got.iter().all(|over| (1..=EPOCHS_PER_MS as i64).contains(over)), "{name}: {got:?}");
+            assert!(got.iter().all(|over| (1..=i64::from(EPOCHS_PER_MS)).contains(over)), "{name}: {got:?}");
             assert!(got.iter().any(|over| *over != got[0]), "{name}: who forgot an epoch must not give it out again");
         }
     }

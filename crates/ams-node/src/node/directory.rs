@@ -275,8 +275,6 @@ pub struct Directory {
     pub sessions: HashMap<SessionId, Session>,
     /// Sessions that ever began.
     pub begun: u64,
-    /// Sessions that ever ended: those that began without those that are.
-    pub ended: u64,
     /// Transport → session.
     pub peers: HashMap<PeerId, SessionId>,
     /// Every stream.
@@ -290,7 +288,7 @@ pub struct Directory {
     /// The shard each relay link is on.
     pub links: HashMap<LinkId, ShardNo>,
     /// Links to origins that said that they are to leave.
-    pub leaving: HashSet<LinkId>,
+    pub draining_origins: HashSet<LinkId>,
     /// Transports per shard.
     pub load: Vec<usize>,
     /// Streams whose claim is just being given back; closed when it is. A new claim of ours would meet its predecessor.
@@ -395,7 +393,6 @@ impl Directory {
     /// Takes a session out. Tells it nothing.
     pub fn remove_session(&mut self, now: Instant, id: &SessionId) -> Option<Removed> {
         let mut session = self.sessions.remove(id)?;
-        self.ended += 1;
         // At once: what is left to be done about it may take time.
         session.place = None;
         self.peers.remove(&session.peer);

@@ -38,8 +38,8 @@ impl NodeCore {
             info!("the drain is cancelled; this node stays");
             self.draining.store(false, Ordering::Relaxed);
             self.row_changed.notify_one();
-            self.tell_edges(None).await;
             api.withdraw_stop();
+            self.tell_edges(None).await;
         }
     }
 
@@ -84,12 +84,12 @@ impl NodeCore {
             return true;
         }
         info!(sessions = self.sessions(), timeout = ?times.timeout, "draining: takes nobody new");
-        self.tell_edges(Some(times.timeout)).await;
         // Those who come now are refused, so that a balancer that has not noticed yet tries another node.
         api.announce_stop(times.notice, times.spread);
+        self.tell_edges(Some(times.timeout)).await;
         tokio::select! {
             () = tokio::time::sleep_until(begun + times.notice) => {}
-            () = wish(wishes, false), if !self.orders.cancel.is_cancelled() => return false,
+            () = self.taken_back(wishes) => return false,
         }
         info!(sessions = self.sessions(), spread = ?times.spread, "clients are told to go elsewhere");
         self.close_http_sessions(times.spread);
@@ -104,13 +104,21 @@ impl NodeCore {
         self.directory().sessions.len()
     }
 
+    /// Waits until the drain is taken back. Once the node is to end, it ends: then never.
+    async fn taken_back(&self, wishes: &mut watch::Receiver<bool>) {
+        tokio::select! {
+            biased;
+            () = self.orders.cancel.cancelled() => std::future::pending().await,
+            () = wish(wishes, false) => {}
+        }
+    }
+
     /// Waits until no session and no socket is left, or the moment has come. False if the drain was taken back.
     async fn wait_for_empty(&self, api: &Api, until: Instant, wishes: &mut watch::Receiver<bool>) -> bool {
-        // Once it is to end, it ends.
         while self.sessions() + api.client_count() > 0 && Instant::now() < until {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
-                () = wish(wishes, false), if !self.orders.cancel.is_cancelled() => return false,
+                () = self.taken_back(wishes) => return false,
             }
         }
         true

@@ -125,7 +125,7 @@ impl NodeCore {
         let order = self.in_order().await;
         let (served, pulled, was_told) = {
             let mut directory = self.directory();
-            let was_told = directory.leaving.remove(&link);
+            let was_told = directory.draining_origins.remove(&link);
             let served: Vec<StreamKey> = directory
                 .streams
                 .iter()
@@ -162,9 +162,9 @@ impl NodeCore {
         let streams = {
             let mut directory = self.directory();
             let news = match left {
-                Some(_) if directory.links.contains_key(&link) => directory.leaving.insert(link),
+                Some(_) if directory.links.contains_key(&link) => directory.draining_origins.insert(link),
                 Some(_) => false,
-                None => directory.leaving.remove(&link),
+                None => directory.draining_origins.remove(&link),
             };
             if !news {
                 return;
@@ -179,6 +179,8 @@ impl NodeCore {
 
     /// Tells edges that this node is to leave, or stays after all.
     pub(super) async fn tell_edges(&self, left: Option<Duration>) {
+        // A link that is just taken in hears of it there.
+        let _order = self.in_order().await;
         let links: Vec<(LinkId, ShardNo)> = {
             let directory = self.directory();
             directory.links.iter().map(|(link, shard)| (*link, *shard)).collect()

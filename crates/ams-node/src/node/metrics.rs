@@ -125,14 +125,19 @@ impl NodeCore {
         for (name, kind, help, value) in ROWS {
             row(name, kind, help, value(&census));
         }
-        let (sessions, begun, ended, waiting) = {
+        let (sessions, begun, waiting) = {
             let directory = self.directory();
             let waiting = directory.waiting.values().sum::<usize>();
-            (directory.sessions.len() as u64, directory.begun, directory.ended, waiting as u64)
+            (directory.sessions.len() as u64, directory.begun, waiting as u64)
         };
         row("ams_sessions", Kind::Gauge, "Sessions, connected or not.", sessions);
         row("ams_sessions_total", Kind::Counter, "Sessions that began.", begun);
-        row("ams_sessions_ended_total", Kind::Counter, "Sessions that ended.", ended);
+        row(
+            "ams_places",
+            Kind::Gauge,
+            "Places that sessions have, or that are kept for them.",
+            self.places.taken() as u64,
+        );
         let tasks = Handle::current().metrics().num_alive_tasks() as u64;
         row("ams_tasks", Kind::Gauge, "Tasks of the control runtime.", tasks);
         let load = u64::from(self.loads.highest()) / 10;

@@ -152,7 +152,12 @@ impl Places {
     /// Places that `limits.sessions` leaves; none if it is no limit.
     pub(super) fn left(&self) -> Option<usize> {
         let limit = self.limits.sessions;
-        (limit > 0).then(|| limit.saturating_sub(lock(&self.taken).sessions))
+        (limit > 0).then(|| limit.saturating_sub(self.taken()))
+    }
+
+    /// Places that are taken.
+    pub(super) fn taken(&self) -> usize {
+        lock(&self.taken).sessions
     }
 
     /// Counts a session that was refused.

@@ -260,11 +260,10 @@ fn by_lease(lease: &Lease) -> Document {
 async fn reserve_epoch(database: &Database, key: &StreamKey, floor: Epoch) -> Result<Epoch, RegistryError> {
     let counters = database.collection::<RawDocumentBuf>(EPOCH_COLLECTION);
     let sound = doc! { "$and": [
-        { "$isNumber": "$epoch" }, { "$gte": ["$epoch", 0_i64] }, { "$lt": ["$epoch", EPOCH_MAX - i64::from(u16::MAX)] },
+        { "$isNumber": "$epoch" }, { "$gte": ["$epoch", 0_i64] }, { "$lt": ["$epoch", EPOCH_MAX - i64::from(claim::EPOCHS_PER_MS)] },
     ] };
     let last = doc! { "$cond": [sound, { "$toLong": "$epoch" }, 0_i64] };
-    let next =
-        doc! { "$max": [epoch_to_stored(floor), { "$add": [last, i64::try_from(claim::epoch_step()).unwrap_or(1)] }] };
+    let next = doc! { "$max": [epoch_to_stored(floor), { "$add": [last, i64::from(claim::epoch_step())] }] };
     let step = doc! { "$set": { "epoch": next, "at": "$$NOW" } };
     for _ in 0..UPSERT_ATTEMPTS_MAX {
         let answer = counters

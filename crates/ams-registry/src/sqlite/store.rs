@@ -108,14 +108,15 @@ fn next_epoch(connection: &Connection, scope: Scope<'_>, stream_id: &str, floor:
             "DELETE FROM epoch WHERE (app, stream_id) IN (SELECT app, stream_id FROM epoch WHERE at_ms < ?1 LIMIT ?2)",
         )?
         .execute([now_ms.saturating_sub(EPOCH_MEMORY_MS), SWEEP_MAX])?;
-    let step = i64::try_from(claim::epoch_step()).unwrap_or(1);
     let epoch = connection
         .prepare_cached(
             "INSERT INTO epoch (app, stream_id, epoch, at_ms) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT DO UPDATE SET epoch = max(excluded.epoch, epoch + ?5), at_ms = max(at_ms, excluded.at_ms)
              RETURNING epoch",
         )?
-        .query_row(params![scope.app, stream_id, epoch_to_stored(floor), now_ms, step], |row| row.get(0))?;
+        .query_row(params![scope.app, stream_id, epoch_to_stored(floor), now_ms, claim::epoch_step()], |row| {
+            row.get(0)
+        })?;
     Ok(epoch_from_stored(epoch))
 }
 
